@@ -1,0 +1,28 @@
+# `make train` and `make test` set everything up first, on a fresh Debian or Ubuntu machine too.
+EXPERIMENT ?= pixel_push_nodrq
+ARGS ?=
+VENV_PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-full check
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## virtual environment, locked packages, system GL libraries (the others call it)
+	@bash scripts/setup.sh
+
+train: setup ## the main job; EXPERIMENT=name ARGS="seed=1 total_env_steps=100000" override
+	$(VENV_PYTHON) src/train.py experiment=$(EXPERIMENT) $(ARGS)
+
+test: setup ## all tests but the long ones, at most 10 minutes on 2 cores
+	$(VENV_PYTHON) -m pytest -m "not full"
+
+test-full: setup ## the long tests that `make test` leaves out
+	$(VENV_PYTHON) -m pytest -m full
+
+check: setup ## lint, format, types, spelling: what pre-commit and the tests' gate run
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m codespell_lib

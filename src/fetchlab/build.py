@@ -1,0 +1,218 @@
+"""From a configuration to parts: the one place where the parts meet.
+
+Only what a user swaps is named in YAML by ``_target_``: encoder, pooling, augmentation,
+relabelling, routing and the optimizers. The rest is built here, in the order of the data flow.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torchrl.envs import TransformedEnv
+
+from fetchlab.collect.collector import Collector
+from fetchlab.config import sees_pixels
+from fetchlab.envs.batched import make_env
+from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
+from fetchlab.learn.datamodule import ReplayDataModule
+from fetchlab.learn.sac_module import SACModule, SACSettings
+from fetchlab.networks.agent import Agent, AgentSizes, StateLayout
+from fetchlab.networks.normalizer import VectorNormalizer
+from fetchlab.networks.pixel_encoder import PixelEncoder
+from fetchlab.preflight.budget import check_budget, run_memory_bytes
+from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
+from fetchlab.replay.replay import make_replay
+from fetchlab.types import ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE
+
+
+CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
+#: Three maps of 32 float32 channels at half the image's size, kept for a forward and backward pass.
+ACTIVATION_BYTES_PER_PIXEL = 3 * 32 * 4 * 2 // 4
+
+
+@dataclass
+class Parts:
+    """A run's learner and data, before a Trainer joins them."""
+
+    module: SACModule
+    data: ReplayDataModule
+    env: TransformedEnv
+
+
+def fetch_spec(cfg: Mapping[str, Any], render: bool | None = None) -> FetchSpec:
+    """What each environment simulates and renders; ``render`` overrides whether it does."""
+    pixels = None
+    if sees_pixels(cfg) if render is None else render:
+        image = dict(cfg["obs"]["pixels"] or {})
+        camera = image.pop("camera", None)
+        image = {"image_size": 84, "show_goal": True, "quality": "fast", **image}
+        pixels = PixelSpec(camera=None if camera is None else CameraSpec(**camera), **image)
+    return FetchSpec(cfg["task"]["env_id"], cfg["task"]["max_episode_steps"], pixels)
+
+
+def worker_count(asked: int | None, n_envs: int) -> int:
+    """Worker processes: what was asked, or one per core and at most one per environment."""
+    return min(n_envs, len(os.sched_getaffinity(0))) if asked is None else asked
+
+
+def build_env(
+    cfg: Mapping[str, Any], n_envs: int, workers: int | None, render: bool | None = None
+) -> TransformedEnv:
+    """The batched environment, for training or evaluation."""
+    return make_env(
+        fetch_spec(cfg, render),
+        n_envs=n_envs,
+        workers=worker_count(workers, n_envs),
+        frame_stack=cfg["obs"]["frame_stack"],
+        timeout_s=cfg["collect"]["timeout_s"],
+    )
+
+
+def state_layout(env: TransformedEnv) -> StateLayout:
+    """Where the derived entries lie in this task's ``state``."""
+    base = env.base_env
+    return StateLayout(base.state_dim, tuple(base.proprio_indices), base.goal_slice)
+
+
+def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
+    """Networks, losses and optimizers; draws the initial weights from ``seed``."""
+    torch.manual_seed(cfg["seed"])
+    algo, obs = cfg["algo"], cfg["obs"]
+    normalizer = VectorNormalizer(
+        {STATE: layout.state_dim, DESIRED_GOAL: GOAL_DIM},
+        obs["normalize"],
+        obs["normalize_std_floor"],
+        obs["normalize_clip"],
+    )
+    sizes = AgentSizes(algo["hidden"], algo["ensemble"], algo["log_std_min"], algo["log_std_max"])
+    agent = Agent(
+        layout, obs["actor_inputs"], obs["critic_inputs"], _encoder(cfg), normalizer, sizes
+    )
+    names = ("discount", "tau", "entropy_coefficient", "learn_entropy", "q_bounds")
+    settings = SACSettings(
+        **{name: algo[name] for name in names}, backup_entropy=algo["backup_entropy"]
+    )
+    return SACModule(
+        agent,
+        instantiate(cfg["routing"]),
+        instantiate(cfg["augment"]),
+        settings,
+        instantiate(algo["critic_optimizer"]),
+        instantiate(algo["actor_optimizer"]),
+        cfg["seed"],
+    )
+
+
+def _encoder(cfg: Mapping[str, Any]) -> PixelEncoder | None:
+    if not sees_pixels(cfg):
+        return None
+    channels = 3 * cfg["obs"]["frame_stack"]
+    cnn = instantiate(cfg["encoder"])(
+        in_channels=channels, image_size=cfg["obs"]["pixels"]["image_size"]
+    )
+    return PixelEncoder(cnn, instantiate(cfg["pooling"])(in_shape=cnn.out_shape))
+
+
+def replay_size(cfg: Mapping[str, Any]) -> ReplaySize:
+    """How much this run stores: min(capacity, total_env_steps) plus the margin."""
+    return ReplaySize(
+        n_envs=cfg["collect"]["n_envs"],
+        max_episode_steps=cfg["task"]["max_episode_steps"],
+        capacity=cfg["replay"]["capacity"],
+        total_env_steps=cfg["total_env_steps"],
+        margin_env_steps=cfg["replay"]["margin_env_steps"],
+    )
+
+
+def row_spec(cfg: Mapping[str, Any], layout: StateLayout) -> RowSpec:
+    """What one step of one environment stores."""
+    shape = None
+    if sees_pixels(cfg):
+        size = cfg["obs"]["pixels"]["image_size"]
+        shape = (3, size, size)
+    return RowSpec(layout.state_dim, ACTION_DIM, shape)
+
+
+def check_fits(
+    cfg: Mapping[str, Any], run_dir: Path, layout: StateLayout, module: SACModule
+) -> None:
+    """Refuse a run that does not fit on the disk or in memory, before anything is allocated.
+
+    Raises:
+        ConfigError: with the sum, what is free, and the largest replay that fits.
+    """
+    row, size = row_spec(cfg, layout), replay_size(cfg)
+    plan = plan_layout(row, size)
+    present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
+    check_budget(
+        run_dir,
+        max(plan.disk_bytes() - present, 0) + CHECKPOINT_BYTES,
+        memory_bytes(cfg, module),
+        min(size.capacity, size.total_env_steps),
+        plan.bytes_per_transition(),
+    )
+
+
+def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
+    """Estimate of what all processes of the run hold; the replay is page cache, not memory."""
+    collect, algo, pixels = cfg["collect"], cfg["algo"], cfg["obs"]["pixels"]
+    per_sample = 1_000
+    if sees_pixels(cfg):
+        frame = 3 * pixels["image_size"] ** 2
+        updates = max(1, math.ceil(algo["utd_ratio"] * collect["n_envs"]))
+        per_sample = frame * (cfg["obs"]["frame_stack"] + 1) * updates
+        per_sample += ACTIVATION_BYTES_PER_PIXEL * pixels["image_size"] ** 2
+    return run_memory_bytes(
+        workers=worker_count(collect["workers"], collect["n_envs"]),
+        n_envs=collect["n_envs"],
+        pixels=sees_pixels(cfg),
+        parameter_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),
+        working_bytes=per_sample * algo["batch_size"],
+    )
+
+
+def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
+    """Everything that learns and collects, on the run's replay files.
+
+    Raises:
+        ConfigError: for the first value that cannot work.
+    """
+    collect, algo = cfg["collect"], cfg["algo"]
+    n_envs = collect["n_envs"]
+    env = build_env(cfg, n_envs, collect["workers"])
+    try:
+        layout = state_layout(env)
+        module = build_module(cfg, layout)
+        check_fits(cfg, run_dir, layout, module)
+        replay = make_replay(
+            run_dir / "replay",
+            row=row_spec(cfg, layout),
+            size=replay_size(cfg),
+            frame_stack=cfg["obs"]["frame_stack"],
+            relabel=instantiate(cfg["relabel"]),
+            compute_reward=env.base_env.compute_reward,
+            goal_slice=layout.goal_slice,
+            generator=torch.Generator().manual_seed(cfg["seed"]),
+            device=cfg["replay"]["device"],
+            n_buffers=1,  # a round's batch is used up before the next one is sampled
+        )
+        collector = Collector(env, module, replay.extend, collect["learning_starts"], cfg["seed"])
+        data = ReplayDataModule(
+            collector,
+            replay,
+            algo["batch_size"],
+            algo["utd_ratio"],
+            cfg["total_env_steps"],
+            cfg["callbacks"]["evaluation"]["every_env_steps"],
+        )
+    except BaseException:
+        env.close()
+        raise
+    return Parts(module, data, env)

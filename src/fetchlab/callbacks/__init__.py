@@ -1,0 +1,1 @@
+"""Evaluation, logging points, progress, checkpoints."""

@@ -1,0 +1,114 @@
+"""When a checkpoint is committed, and what it holds beside weights, optimizers and data module.
+
+A checkpoint is due before the first env step, at every evaluation, at the end of the run, when a
+signal stops it, and whenever the replay ring would overwrite a row that one of the two newest
+checkpoints needs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from fetchlab.checkpoint.find import checkpoint_name
+from fetchlab.checkpoint.torch_io import write_best
+
+
+class Checkpoints(pl.Callback):
+    """Commits through ``trainer.save_checkpoint``, that is through the run's `CheckpointIO`.
+
+    Args:
+        folder: ``checkpoints/`` of the run.
+        success: the newest evaluation's success rate, or None before the first.
+        record: what a resume compares before it continues (configuration, versions, threads).
+    """
+
+    def __init__(
+        self, folder: Path, success: Callable[[], float | None], record: Mapping[str, Any]
+    ) -> None:
+        self._folder, self._success, self._record = folder, success, record
+        self._saved_at = -1
+        self._best = -1.0
+        self._logger_states: list[Any] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Give the loggers their positions back, or commit the state before the first step."""
+        if self._logger_states:
+            for logger, state in zip(trainer.loggers, self._logger_states, strict=True):
+                logger.load_state_dict(state)
+        else:
+            self.save(trainer)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        """Commit when the next round would overwrite a protected row."""
+        if trainer.datamodule.replay.commit_needed():
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Commit at every evaluation and wherever the run stops."""
+        data = trainer.datamodule
+        data.settle()
+        success = self._success()
+        if success is not None and success > self._best:
+            self._best = success
+            weights = {"state_dict": pl_module.state_dict(), "success_rate": success}
+            write_best(self._folder, {**weights, "env_steps": data.env_steps}, data.env_steps)
+        if data.env_steps > self._saved_at:
+            self.save(trainer)
+
+    def save(self, trainer: Any) -> None:
+        """Settle the outstanding round, make the replay durable, then commit."""
+        data = trainer.datamodule
+        data.settle()
+        data.replay.flush()
+        self._saved_at = data.env_steps
+        trainer.save_checkpoint(self._folder / checkpoint_name("step", data.env_steps))
+        data.replay.committed()
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the record, the global random states and the loggers' positions."""
+        checkpoint["env_steps"] = trainer.datamodule.env_steps
+        checkpoint["record"] = dict(self._record)
+        checkpoint["rng"] = _global_rng_state()
+        checkpoint["loggers"] = [logger.state_dict() for logger in trainer.loggers]
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` added."""
+        _set_global_rng_state(checkpoint["rng"])
+        self._logger_states = list(checkpoint["loggers"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best success so far and the env steps of this checkpoint."""
+        return {"best": self._best, "saved_at": self._saved_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self._best, self._saved_at = float(state_dict["best"]), int(state_dict["saved_at"])
+
+
+def _global_rng_state() -> dict[str, Any]:
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, gauss = numpy_state
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def _set_global_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))

@@ -1,0 +1,175 @@
+"""A progress bar that counts environment steps, or one plain line per logging point.
+
+Lightning's bars count batches and read logged metrics every batch. A round here can be a few
+milliseconds, so this one only compares two things per round (a clock and the latest metrics) and
+draws at most every ``refresh_s``. Without a terminal (CI, a log file) a bar is noise: then each
+logging point becomes one line.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console, Group
+from rich.text import Text
+
+from fetchlab.callbacks.throughput import ENV_RATE, format_duration, format_rate
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.live import Live
+    from rich.progress import Progress, TaskID
+
+# (metric, words before it, how to write it): what a reader looks at while a run goes on.
+SHOWN = (
+    ("train/success_rate", "success train", "{:.1%}"),
+    ("eval/success_rate", "eval", "{:.1%}"),
+    ("train/critic_loss", "critic loss", "{:.4g}"),
+    ("train/actor_loss", "actor loss", "{:.4g}"),
+)
+
+
+class EnvStepProgress(Callback):
+    """Shows env steps done, success rates, losses, env steps/s and the time left.
+
+    Reads ``trainer.datamodule.env_steps`` and ``pl_module.latest_metrics``; a logging point is
+    noticed by a change of the latter, so this callback belongs after the one that writes it, and
+    `Trainer` wants ``enable_progress_bar=False``.
+
+    Args:
+        total_env_steps: The run's length.
+        refresh_s: Least time between two drawings on a terminal, in seconds.
+        console: Where to draw; the standard output if None.
+
+    Raises:
+        ConfigError: A value is not positive.
+    """
+
+    def __init__(
+        self, total_env_steps: int, refresh_s: float, console: Console | None = None
+    ) -> None:
+        remedy = "give a positive number"
+        require(total_env_steps > 0, "total_env_steps", total_env_steps, "above 0", remedy)
+        require(refresh_s > 0, "refresh_s", refresh_s, "above 0", remedy)
+        self._total = total_env_steps
+        self._refresh_s = refresh_s
+        self._console = console or Console()
+        self._bar: _Bar | None = None
+        self._next_draw_s = float("inf")
+        self._seen: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
+        self._line_at = -1
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the bar at the steps already done (more than zero after a resume)."""
+        self._seen = dict(pl_module.latest_metrics)
+        self._shown = dict(self._seen)
+        if self._console.is_interactive:
+            self._bar = _Bar(self._console, self._total, trainer.datamodule.env_steps)
+            self._next_draw_s = time.monotonic() + self._refresh_s
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw if it is time to, or if metrics have been logged."""
+        if pl_module.latest_metrics != self._seen or time.monotonic() >= self._next_draw_s:
+            self._show(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Show the evaluation that ends an epoch."""
+        self._show(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Show the last state and give the terminal back."""
+        self._show(trainer, pl_module)
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Give the terminal back (cursor, redirected output) before the error is printed."""
+        self._close()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Give the terminal back, whatever came before."""
+        self._close()
+
+    def _show(self, trainer: Any, pl_module: Any) -> None:
+        env_steps = trainer.datamodule.env_steps
+        logged = pl_module.latest_metrics != self._seen
+        if logged:
+            self._seen = dict(pl_module.latest_metrics)
+            self._shown.update(self._seen)  # keeps the last evaluation while others are newer
+        if self._bar is not None:
+            self._bar.draw(env_steps, metrics_text(self._shown))
+            self._next_draw_s = time.monotonic() + self._refresh_s
+        elif logged and env_steps > self._line_at and not self._console.is_interactive:
+            self._line_at = env_steps
+            line = plain_line(env_steps, self._total, self._shown)
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._next_draw_s = float("inf")
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return the metrics a reader watches, those that exist, in one line."""
+    parts = [f"{words} {form.format(metrics[k])}" for k, words, form in SHOWN if k in metrics]
+    return " | ".join(parts)
+
+
+def plain_line(env_steps: int, total: int, metrics: Mapping[str, float]) -> str:
+    """Return one log line: steps, share done, metrics, env steps/s, time left at that rate."""
+    parts = [f"env_steps {env_steps:,} of {total:,} ({env_steps / total:.1%})"]
+    if text := metrics_text(metrics):
+        parts.append(text)
+    rate = metrics.get(ENV_RATE, 0.0)
+    if rate > 0:
+        left = format_duration(max(total - env_steps, 0) / rate)
+        parts.append(f"{format_rate(rate)} env steps/s | {left} left")
+    return " | ".join(parts)
+
+
+class _Bar:
+    """The drawing on a terminal: a bar and, below it, a line of metrics; drawn by hand only."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        from rich.live import Live
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress: Progress = Progress(
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("env steps, {task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            auto_refresh=False,
+            speed_estimate_period=60.0,
+            expand=True,
+        )
+        self._task: TaskID = self._progress.add_task("", total=total, completed=done, rate="0/s")
+        # No refresh thread: it would take the interpreter from the round ten times a second.
+        self._live: Live = Live(self._progress, console=console, auto_refresh=False)
+        self._live.start()
+
+    def draw(self, env_steps: int, text: str) -> None:
+        self._progress.update(self._task, completed=env_steps)
+        speed = self._progress.tasks[0].speed
+        if speed is not None:
+            self._progress.update(self._task, rate=f"{format_rate(speed)}/s")
+        self._live.update(Group(self._progress, Text(text)), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()

@@ -1,0 +1,165 @@
+"""How fast this run is, and early on: when it will be done.
+
+Rates are wall-clock rates between two logging points, evaluations included: what a user waits for.
+The estimate is made once, after gradient updates have begun to run, because the steps before
+``learning_starts`` are several times faster than the rest and would promise too much.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENV_RATE = "time/env_steps_per_s"
+UPDATE_RATE = "time/grad_updates_per_s"
+
+
+class RateMeter:
+    """Rates of environment steps and gradient updates since the previous reading.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._before: tuple[float, int, int] | None = None
+
+    def start(self, env_steps: int, grad_updates: int) -> None:
+        """Measure from here: when training starts or resumes."""
+        self._before = (self._clock(), env_steps, grad_updates)
+
+    def read(self, env_steps: int, grad_updates: int) -> dict[str, float]:
+        """Return both rates (1/s) since `start` or the previous `read`, and measure from here.
+
+        Raises:
+            RuntimeError: `start` was not called.
+        """
+        if self._before is None:
+            raise RuntimeError("RateMeter.read before start: there is nothing to measure from")
+        then, steps_then, updates_then = self._before
+        self.start(env_steps, grad_updates)
+        seconds = max(self._before[0] - then, 1e-9)
+        return {
+            ENV_RATE: (env_steps - steps_then) / seconds,
+            UPDATE_RATE: (grad_updates - updates_then) / seconds,
+        }
+
+
+class TimeEstimate(Callback):
+    """Says once how long the rest of this run takes on this machine.
+
+    Reads ``trainer.datamodule.env_steps`` and ``pl_module.grad_updates``. Time between epochs,
+    where evaluations run, is left out of the measured rate: a single evaluation within a few
+    seconds of measurement would distort it.
+
+    Args:
+        total_env_steps: The run's length.
+        after_updates: Speak after this many gradient updates, or
+        after_s: this many seconds (evaluations left out) since the first update, if sooner.
+        long_run_h: Hours from which on `instead` is offered.
+        instead: What to run instead, for example an experiment and its command; may be empty.
+        console: Where to write; the standard output if None.
+        clock: Monotonic seconds.
+
+    Raises:
+        ConfigError: A count or time is not positive.
+    """
+
+    def __init__(
+        self,
+        total_env_steps: int,
+        after_updates: int,
+        after_s: float,
+        long_run_h: float,
+        instead: str,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        remedy = "give a positive number"
+        require(total_env_steps > 0, "total_env_steps", total_env_steps, "above 0", remedy)
+        require(after_updates > 0, "after_updates", after_updates, "above 0", remedy)
+        require(after_s > 0, "after_s", after_s, "above 0", remedy)
+        require(long_run_h > 0, "long_run_h", long_run_h, "above 0", remedy)
+        self._total_env_steps = total_env_steps
+        self._after_updates = after_updates
+        self._after_s = after_s
+        self._long_run_h = long_run_h
+        self._instead = instead
+        self._console = console or Console()
+        self._clock = clock
+        self._done = False
+        self._first: tuple[float, int, int] | None = None  # (s, updates, env steps) then
+        self._batch_end_s = 0.0
+        self._between_epochs_s = 0.0
+        self._updates_at_start = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Measure anew, also after a resume: the machine may be another."""
+        self._done = False
+        self._first = None
+        self._between_epochs_s = 0.0
+        self._updates_at_start = pl_module.grad_updates
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Speak when enough has been measured; afterwards cost nothing."""
+        if self._done:
+            return
+        now = self._clock()
+        updates, env_steps = pl_module.grad_updates, trainer.datamodule.env_steps
+        if self._first is None:
+            # Measured from after the first updates: they also pay for compilation and warm-up.
+            if updates > self._updates_at_start:
+                self._first = (now, updates, env_steps)
+        else:
+            first_s, first_updates, first_env_steps = self._first
+            seconds = now - first_s - self._between_epochs_s
+            enough = updates - first_updates >= self._after_updates or seconds >= self._after_s
+            if enough and env_steps > first_env_steps and seconds > 0:
+                self._done = True
+                self._speak(env_steps, (env_steps - first_env_steps) / seconds)
+        self._batch_end_s = now
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Leave the time since the last epoch's last round out of the measurement."""
+        if self._first is not None and not self._done:
+            self._between_epochs_s += self._clock() - self._batch_end_s
+
+    def _speak(self, env_steps: int, rate: float) -> None:
+        remaining = max(self._total_env_steps - env_steps, 0)
+        seconds = remaining / rate
+        text = (
+            f"This machine runs {format_rate(rate)} env steps/s: the remaining {remaining:,} take "
+            f"about {format_duration(seconds)}, plus evaluations."
+        )
+        if seconds > self._long_run_h * 3600 and self._instead:
+            text += f" For a shorter run: {self._instead}"
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def format_rate(rate: float) -> str:
+    """Return a rate in whole numbers, or with two digits where that would be coarse."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a readable length of time: ``42 s``, ``7 min``, ``3 h 05 min``, ``2 d 4 h``."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"

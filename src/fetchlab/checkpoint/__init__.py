@@ -1,0 +1,1 @@
+"""Commit protocol, manifest, validation, run lock."""

@@ -1,0 +1,106 @@
+"""Which checkpoints of a run are there, which are valid, and which is the newest of those."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from fetchlab.checkpoint.manifest import CheckpointError, Manifest, read_manifest, validate
+
+_LOG = logging.getLogger(__name__)
+
+#: ``step``: everything needed to continue a run. ``best``: weights only.
+KINDS = ("step", "best")
+_NAME = re.compile(r"(step|best)_[0-9]{9,18}(_[0-9]{1,9})?")
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint and its checked manifest."""
+
+    path: Path
+    manifest: Manifest
+
+
+class Survey(NamedTuple):
+    """Valid checkpoints, newest first, and what was refused on the way, with the reasons."""
+
+    valid: list[Checkpoint]
+    refused: list[CheckpointError]
+
+
+def checkpoint_name(kind: str, env_steps: int) -> str:
+    """The name under which a checkpoint is committed, such as ``step_000120000``."""
+    return f"{kind}_{env_steps:09d}"
+
+
+def kind_of(path: Path) -> str | None:
+    """``step`` or ``best`` by the folder's name, None when it is not a checkpoint's name."""
+    match = _NAME.fullmatch(path.name)
+    return match.group(1) if match else None
+
+
+def survey(folder: Path, kind: str, limit: int | None) -> Survey:
+    """Look through the checkpoints of one kind, newest commit first.
+
+    Args:
+        folder: a run's ``checkpoints`` folder.
+        kind: ``step`` or ``best``.
+        limit: stop after that many valid ones; None looks at all.
+
+    Raises:
+        CheckpointError: ``folder`` is not a real folder.
+    """
+    # A link here would let somebody else's run folder prune checkpoints outside of it.
+    if folder.is_symlink() or not folder.is_dir():
+        raise CheckpointError(folder, "not a folder of checkpoints (links are not followed)")
+    found = Survey([], [])
+    candidates = []
+    for path in sorted(folder.iterdir()):
+        if kind_of(path) == kind:
+            try:
+                candidates.append(Checkpoint(path, read_manifest(path)))
+            except CheckpointError as error:
+                found.refused.append(error)
+    candidates.sort(key=lambda c: (c.manifest.serial, c.path.name), reverse=True)
+    for candidate in candidates:
+        if limit is not None and len(found.valid) >= limit:
+            break
+        try:
+            validate(candidate.path)
+            found.valid.append(candidate)
+        except CheckpointError as error:
+            found.refused.append(error)
+    return found
+
+
+def newest_valid(folder: Path, kind: str = "step") -> Path:
+    """The newest valid checkpoint; logs a warning for every newer one that it has to refuse.
+
+    Raises:
+        CheckpointError: none is valid; the message names each one refused and why.
+    """
+    found = survey(folder, kind, limit=1)
+    for error in found.refused:
+        _LOG.warning("checkpoint refused: %s", error)
+    if found.valid:
+        return found.valid[0].path
+    reasons = "; ".join(f"{error.path.name} refused, {error.reason}" for error in found.refused)
+    raise CheckpointError(
+        folder,
+        f"no valid {kind} checkpoint ({reasons or 'the folder holds none'}): nothing to resume;"
+        " start a new run in another folder",
+    )
+
+
+def next_serial(folder: Path) -> int:
+    """One more than the largest serial of any readable manifest in ``folder``."""
+    serial = 0
+    for path in folder.iterdir():
+        if kind_of(path) is not None:
+            try:
+                serial = max(serial, read_manifest(path).serial)
+            except CheckpointError:
+                continue
+    return serial + 1

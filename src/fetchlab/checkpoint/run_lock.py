@@ -1,0 +1,115 @@
+"""One process per run folder, by a lock that the kernel frees when its holder dies.
+
+`flock` belongs to the open file, so a stale lock cannot exist: kill -9 frees it. The file stays;
+what is written in it only feeds the message of a refused second start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from fetchlab.types import ConfigError
+
+LOCK_FILE = ".lock"
+_held: set[int] = set()
+
+
+class RunLockedError(RuntimeError):
+    """Another process is using the run folder; the message names its pid and the folder."""
+
+
+class RunLock:
+    """Hold a run folder for this process; a context manager.
+
+    No child process keeps the lock alive: the descriptor closes on exec (spawned workers), and in
+    the child of a plain fork.
+
+    Args:
+        run_dir: an existing folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock at once or fail; nothing in the folder changes on failure.
+
+        Raises:
+            RunLockedError: somebody holds it.
+            ConfigError: the lock file cannot be opened for writing.
+        """
+        path = self._run_dir / LOCK_FILE
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error)) from error
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise self._unusable(f"{LOCK_FILE} is not a regular file")
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()} since {now}\n".encode(), 0)
+        except BlockingIOError:
+            holder = _describe(fd)
+            os.close(fd)
+            raise RunLockedError(
+                f"run_dir={str(self._run_dir)!r} is in use by {holder}: expected one process per"
+                " run; wait for it, stop it, or choose another run_dir"
+            ) from None
+        except OSError as error:
+            os.close(fd)
+            raise self._unusable(error.strerror or str(error)) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        _held.add(fd)
+
+    def release(self) -> None:
+        """Give the lock back; does nothing when it is not held."""
+        if self._fd is not None and self._fd in _held:
+            _held.discard(self._fd)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+        self._fd = None
+
+    def __enter__(self) -> RunLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _unusable(self, reason: str) -> ConfigError:
+        return ConfigError(
+            "run_dir", str(self._run_dir), "a folder this user can write", f"{reason}; fix or move"
+        )
+
+
+def _describe(fd: int) -> str:
+    text = os.pread(fd, 100, 0).decode("ascii", "replace")
+    match = re.match(r"pid ([0-9]+) since ([0-9T:+-]+)\n", text)
+    return f"process {match[1]} since {match[2]}" if match else "another process"
+
+
+def _close_in_forked_child() -> None:
+    # Closing a copy does not unlock: the lock lives until the last copy closes or LOCK_UN.
+    for fd in _held:
+        os.close(fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_forked_child)

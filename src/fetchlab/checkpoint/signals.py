@@ -1,0 +1,58 @@
+"""Stop on request, at the next round boundary: SIGTERM and Ctrl-C only set a flag.
+
+Enter it after Lightning has installed its own handlers (a callback's ``on_train_start``):
+Lightning's SIGTERM handler would otherwise raise before the last checkpoint is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+_EXIT_CODE_INTERRUPTED = 130
+_NOTICE = b"\nstopping after this round; Ctrl-C again exits now, without a checkpoint\n"
+
+
+class StopFlag:
+    """A flag set by SIGTERM or SIGINT; a context manager for the main thread.
+
+    A second SIGINT ends the process at once with code 130, without any clean-up: the checkpoints
+    on disk are whole at every moment.
+
+    Attributes:
+        stop: a stop was asked for.
+        reason: ``"SIGTERM"`` or ``"SIGINT"``, the first signal that came; None before.
+    """
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.reason: str | None = None
+        self._interrupts = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopFlag:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        while self._previous:
+            number, handler = self._previous.popitem()
+            # None stands for a handler that Python did not install and cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                os._exit(_EXIT_CODE_INTERRUPTED)
+            os.write(2, _NOTICE)
+        self.stop = True
+        self.reason = self.reason or signal.Signals(number).name

@@ -1,0 +1,1 @@
+"""Policy plus environments into replay, and evaluation rollouts."""

@@ -1,0 +1,106 @@
+"""Deterministic evaluation: N episodes with a given policy, each from its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import TransformedEnv
+
+from fetchlab.types import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, require
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What N finished episodes gave; every tensor is (N,), in the order of the seeds.
+
+    Args:
+        success: bool, at the episode's last step.
+        returns: float32 sum of rewards.
+        goal_distance_m: float32, between achieved and desired goal at the last step, metres.
+        length_steps: int64.
+        frames: for each episode the uint8 frames (T, 3, H, W), where they were asked for.
+    """
+
+    success: Tensor
+    returns: Tensor
+    goal_distance_m: Tensor
+    length_steps: Tensor
+    frames: list[Tensor]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of episodes that succeed at their last step, in [0, 1]."""
+        return float(self.success.double().mean())
+
+
+def episode_seeds(seed: int, episodes: int) -> list[int]:
+    """Seeds of evaluation episodes: far from the training seeds, the same at every evaluation."""
+    require(episodes > 0, "episodes", episodes, "a positive number", "100 gives +-10 % at most")
+    return [1_000_000 + 10_000 * seed + index for index in range(episodes)]
+
+
+@torch.no_grad()
+def rollout(
+    env: TransformedEnv,
+    policy: Callable[[TensorDictBase], Tensor],
+    seeds: Sequence[int],
+    record: int = 0,
+) -> Episodes:
+    """Play one episode per seed, in waves of as many as the environment holds.
+
+    Args:
+        env: batched environment with N environments.
+        policy: observation -> actions (N, A) in [-1, 1].
+        seeds: one per episode; the last wave is filled up with the last seed and cut.
+        record: keep the frames of the first ``record`` episodes.
+    """
+    n = int(env.batch_size[0])
+    waves = [_play_wave(env, policy, seeds[i : i + n], i < record) for i in range(0, len(seeds), n)]
+    columns = zip(*(wave[0] for wave in waves), strict=True)
+    success, returns, distance, length = (torch.cat(column) for column in columns)
+    frames = [clip for wave in waves for clip in wave[1]][:record]
+    return Episodes(success, returns, distance, length, frames)
+
+
+def _play_wave(
+    env: TransformedEnv,
+    policy: Callable[[TensorDictBase], Tensor],
+    seeds: Sequence[int],
+    record: bool,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Tensor]]:
+    n = int(env.batch_size[0])
+    env.base_env.seed_next_reset([*seeds, *[seeds[-1]] * (n - len(seeds))])
+    obs = env.reset()
+    running = torch.ones(n, dtype=torch.bool)
+    success = torch.zeros(n, dtype=torch.bool)
+    returns, distance = torch.zeros(n), torch.zeros(n)
+    length = torch.zeros(n, dtype=torch.int64)
+    clips: list[list[Tensor]] = [[] for _ in seeds]
+    while bool(running[: len(seeds)].any()):
+        if record:
+            _keep_frames(clips, obs.get(PIXELS), running)
+        obs.set("action", policy(obs).cpu())
+        step, obs = env.step_and_maybe_reset(obs)
+        after = step.get("next")
+        ended = after.get("done").squeeze(-1) & running
+        gap = (after.get(ACHIEVED_GOAL) - after.get(DESIRED_GOAL)).norm(dim=-1)
+        success = torch.where(ended, after.get("success").squeeze(-1), success)
+        returns = torch.where(ended, after.get("episode_return").squeeze(-1), returns)
+        distance = torch.where(ended, gap, distance)
+        length = torch.where(ended, after.get("episode_length").squeeze(-1), length)
+        if record:
+            _keep_frames(clips, after.get(PIXELS), ended)
+        running = running & ~ended
+    cut = len(seeds)
+    frames = [torch.stack(clip) for clip in clips] if record else []
+    return (success[:cut], returns[:cut], distance[:cut], length[:cut]), frames
+
+
+def _keep_frames(clips: list[list[Tensor]], pixels: Tensor, which: Tensor) -> None:
+    for index, clip in enumerate(clips):
+        if bool(which[index]):
+            clip.append(pixels[index].clone())

@@ -1,0 +1,85 @@
+"""Episodes as mp4 files (H.264), through the ffmpeg that imageio-ffmpeg brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class VideoUnavailableError(RuntimeError):
+    """No usable ffmpeg here; the message says what to install."""
+
+
+def write_video(frames: np.ndarray, path: Path, fps: float, magnify: int) -> None:
+    """Write ``frames`` to ``path``; the file appears complete or not at all.
+
+    Args:
+        frames: (T, 3, H, W) uint8, T >= 1.
+        path: Ends in ``.mp4``; its folder is created, an existing file is replaced.
+        fps: Frames per second; 1 / 0.04 s = 25 is real time for the Fetch tasks.
+        magnify: Whole factor >= 1 by which pixels are repeated: 84 pixels are tiny on a screen.
+
+    Raises:
+        ConfigError: The arguments do not describe a video.
+        VideoUnavailableError: ffmpeg is missing or fails; the message says what to do.
+    """
+    _check(frames, path, fps, magnify)
+    encoder = load_encoder()
+    pixels = _even(frames.transpose(0, 2, 3, 1).repeat(magnify, axis=1).repeat(magnify, axis=2))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.tmp.mp4")  # dot-named: never taken for a result
+    try:
+        # macro_block_size 1: any even size plays; the default would stretch 84 pixels to 96.
+        size = (pixels.shape[2], pixels.shape[1])
+        stream = encoder.write_frames(unfinished, size, fps=fps, macro_block_size=1)
+        stream.send(None)
+        for frame in pixels:
+            stream.send(np.ascontiguousarray(frame))
+        stream.close()
+        if not unfinished.is_file() or unfinished.stat().st_size == 0:
+            raise OSError(f"ffmpeg wrote nothing to {unfinished}")
+        unfinished.replace(path)
+    except OSError as error:
+        raise VideoUnavailableError(f"{path}: ffmpeg failed, set video=false: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_encoder() -> Any:
+    """Return the `imageio_ffmpeg` module; call it early to fail before work is done.
+
+    Raises:
+        VideoUnavailableError: The package or its ffmpeg program is missing.
+    """
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        remedy = "pip install 'imageio[ffmpeg]' (or set IMAGEIO_FFMPEG_EXE), or set video=false"
+        raise VideoUnavailableError(f"videos need ffmpeg ({error}): {remedy}") from error
+    return imageio_ffmpeg
+
+
+def _check(frames: np.ndarray, path: Path, fps: float, magnify: int) -> None:
+    images = frames.ndim == 4 and frames.shape[1] == 3 and frames.size > 0
+    found = (frames.shape, str(frames.dtype))
+    remedy = "pass rendered frames, channels first"
+    require(images, "frames", found, "shape (T >= 1, 3, H, W)", remedy)
+    require(frames.dtype == np.uint8, "frames", found, "uint8", remedy)
+    require(path.suffix == ".mp4", "path", str(path), "a name ending in .mp4", "rename it")
+    require(fps > 0, "fps", fps, "above 0", "25 is real time")
+    require(magnify >= 1, "magnify", magnify, "at least 1", "1 keeps the size")
+
+
+def _even(pixels: np.ndarray) -> np.ndarray:
+    """Repeat the last row and column of (T, H, W, 3) where H or W is odd: yuv420p needs even."""
+    height, width = pixels.shape[1:3]
+    padding = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    return np.pad(pixels, padding, mode="edge")

@@ -1,0 +1,177 @@
+"""A run's configuration as plain data: composed, checked, hashed, named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fetchlab.types import PIXELS, ConfigError, check_inputs, require
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+#: Not part of the hash: the same experiment may be repeated, moved and prolonged.
+NOT_HASHED = ("seed", "run_dir", "total_env_steps")
+
+
+def config_hash(cfg: Mapping[str, Any]) -> str:
+    """Eight hex digits that two different configurations do not share.
+
+    Args:
+        cfg: resolved, plain.
+    """
+    hashed = {key: value for key, value in cfg.items() if key not in NOT_HASHED}
+    text = json.dumps(hashed, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def choose_run_dir(cfg: Mapping[str, Any], now: datetime) -> Path:
+    """The run's folder: ``run_dir``, or ``logs/<experiment>/<date>_<config hash>_s<seed>``."""
+    if cfg["run_dir"] is not None:
+        return Path(cfg["run_dir"])
+    name = f"{now:%Y-%m-%d_%H-%M-%S}_{config_hash(cfg)}_s{cfg['seed']}"
+    return ROOT / "logs" / str(cfg["experiment"]) / name
+
+
+def claim_run_dir(path: Path) -> bool:
+    """Make a new run's folder; False where it was there already, without a run in it.
+
+    Raises:
+        ConfigError: when it already holds a run, or cannot be written.
+    """
+    for trace in ("config.yaml", "metrics.csv", "checkpoints", "replay"):
+        require(
+            not (path / trace).exists(),
+            "run_dir",
+            str(path),
+            "a folder without a run",
+            f"continue that run with resume={path}, or give another run_dir",
+        )
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            "run_dir",
+            str(path),
+            "a folder that can be written",
+            f"choose another ({error.strerror or error})",
+        ) from error
+    return made
+
+
+def release_run_dir(path: Path, made: bool) -> None:
+    """Take back a claim on which no run was built; a folder that has a checkpoint stays."""
+    if (path / "checkpoints").exists():
+        return
+    shutil.rmtree(path if made else path / "replay", ignore_errors=True)
+    if not made:
+        (path / ".lock").unlink(missing_ok=True)
+
+
+def check_sizes(cfg: Mapping[str, Any]) -> None:
+    """Check the numbers that no single part owns.
+
+    Raises:
+        ConfigError: for the first that cannot work.
+    """
+    _positive_int(cfg, "total_env_steps", "2000000 is a full state run")
+    _positive_int(cfg, "collect.n_envs", "4 to 8 on a desktop")
+    _positive_int(cfg, "algo.batch_size", "the study used 256")
+    _positive_int(
+        cfg, "replay.capacity", "transitions over all environments, the study used 500000"
+    )
+    _positive_int(cfg, "replay.margin_env_steps", "25000 is usual")
+    _positive_int(cfg, "obs.frame_stack", "the study used 4")
+    _positive_int(cfg, "task.max_episode_steps", "Fetch episodes have 50")
+    for key in ("log_every_env_steps", "evaluation.every_env_steps", "evaluation.episodes"):
+        _positive_int(cfg, f"callbacks.{key}", "see configs/callbacks/default.yaml")
+    utd = lookup(cfg, "algo.utd_ratio")
+    require(
+        isinstance(utd, int | float) and not isinstance(utd, bool) and utd > 0,
+        "algo.utd_ratio",
+        utd,
+        "a positive number of gradient updates per env step",
+        "the study used 0.25 for pixels",
+    )
+    stack, length = lookup(cfg, "obs.frame_stack"), lookup(cfg, "task.max_episode_steps")
+    require(
+        stack <= length,
+        "obs.frame_stack",
+        stack,
+        f"at most an episode, task.max_episode_steps={length}",
+        "stack fewer frames",
+    )
+    require(
+        isinstance(cfg["seed"], int) and cfg["seed"] >= 0,
+        "seed",
+        cfg["seed"],
+        "an integer from 0",
+        "seed=0",
+    )
+
+
+def sees_pixels(cfg: Mapping[str, Any]) -> bool:
+    """Whether actor or critics take images.
+
+    Raises:
+        ConfigError: for input lists that cannot work, or pixels without an encoder.
+    """
+    lists = {key: cfg["obs"][key] for key in ("actor_inputs", "critic_inputs")}
+    for key, names in lists.items():
+        check_inputs(f"obs.{key}", names)
+    pixels = any(PIXELS in names for names in lists.values())
+    remedy = "use obs=pixels with encoder=manipulation_cnn pooling=spatial_softmax"
+    if pixels:
+        for key in ("encoder", "pooling"):
+            require(
+                cfg.get(key) is not None, key, None, f"a network, since {PIXELS} is used", remedy
+            )
+        require(
+            cfg["obs"]["pixels"] is not None,
+            "obs.pixels",
+            None,
+            f"image settings, since {PIXELS} is used",
+            remedy,
+        )
+    return pixels
+
+
+def shipped(group: str, name: str) -> dict[str, Any]:
+    """One of the project's own group files that needs no composition, such as ``trainer/cpu``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    require(name in names, group, name, f"one of {', '.join(names)}", "choose one of them")
+    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+    return loaded
+
+
+def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:
+    """The value at a dotted key."""
+    node: Any = cfg
+    for part in dotted.split("."):
+        node = node[part]
+    return node
+
+
+def _positive_int(cfg: Mapping[str, Any], dotted: str, remedy: str) -> None:
+    value = lookup(cfg, dotted)
+    require(
+        isinstance(value, int) and not isinstance(value, bool) and value > 0,
+        dotted,
+        value,
+        "a positive whole number",
+        remedy,
+    )

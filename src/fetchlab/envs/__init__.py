@@ -1,0 +1,1 @@
+"""One exact Fetch environment, its rendering, worker processes and the batched EnvBase."""

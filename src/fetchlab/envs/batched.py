@@ -1,0 +1,244 @@
+"""All simulator workers as one batched TorchRL environment, and `make_env`, which builds it.
+
+One `EnvBase` over the whole pool, not one per simulator: TorchRL's cost per step is then paid once
+a round (wrapping each of 8 environments costs more than their physics).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.envs import Compose, EnvBase, TransformedEnv
+
+from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.pool import WorkerPool
+from fetchlab.envs.transforms import SelectProprio, StackFrames, TrackEpisodes
+from fetchlab.types import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, PIXELS, STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tensordict import TensorDictBase
+    from torch import Tensor
+
+    from fetchlab.envs.specs import FetchSpec
+
+SUCCESS = "success"
+
+_SINGLE = [1, 1, 1, 1]  # split_with_sizes costs half of Tensor.split
+
+
+class BatchedFetchEnv(EnvBase):
+    """N Fetch environments with batch size [N] on the CPU, stepped by worker processes.
+
+    Entries: ``state`` (N, D), ``achieved_goal`` and ``desired_goal`` (N, 3) float32, ``pixels``
+    (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an episode's start),
+    ``reward`` (N, 1) float32, ``done | terminated | truncated`` (N, 1) bool; ``action`` (N, 4)
+    float32 in [-1, 1]. Returned tensors are copies: the next step leaves them alone.
+
+    A step can be split: ``send(action)`` starts the workers, and the ``step`` of a tensordict with
+    that action then only waits and collects. Without a ``send``, ``step`` does both. A worker has
+    reset a finished environment before it answers, so a masked ``reset`` waits for nothing: it
+    serves the first observation that came with the final one.
+
+    Args:
+        spec: the environment.
+        n_envs: N, >= 1.
+        workers: number of processes, in [1, N].
+        timeout_s: a worker silent for this many seconds counts as hung.
+
+    Raises:
+        ConfigError: a value cannot work.
+        WorkerError: a worker could not build its environments.
+    """
+
+    def __init__(self, spec: FetchSpec, n_envs: int, workers: int, timeout_s: float) -> None:
+        # Before the workers: a wrong id is then a one-line error here, not a worker's traceback.
+        reward_env = FetchEnv(dataclasses.replace(spec, pixels=None))
+        pool = WorkerPool(spec, n_envs, workers, timeout_s)
+        # No device: every value that enters a tensordict with one is checked against it.
+        super().__init__(batch_size=[n_envs])
+        self.pool = pool
+        self.is_closed = False
+        self.state_dim, self.goal_slice = pool.state_dim, pool.goal_slice
+        self.proprio_indices = pool.proprio_indices
+        self._reward_env = reward_env
+        self._next_seeds: list[int] | None = None
+        arrays = pool.arrays
+        self._columns = [self.state_dim, GOAL_DIM, 1]
+        self._action = torch.from_numpy(arrays.action)
+        self._vector, self._flags = torch.from_numpy(arrays.vector), torch.from_numpy(arrays.flags)
+        self._first_vector = torch.from_numpy(arrays.first_vector)
+        self._pixels = torch.from_numpy(arrays.pixels) if arrays.has_pixels else None
+        self._first_pixels = torch.from_numpy(arrays.first_pixels) if arrays.has_pixels else None
+        self._make_specs(n_envs)
+
+    def _make_specs(self, n: int) -> None:
+        entries = {
+            STATE: Unbounded((n, self.state_dim)),
+            ACHIEVED_GOAL: Unbounded((n, GOAL_DIM)),
+            DESIRED_GOAL: Unbounded((n, GOAL_DIM)),
+            SUCCESS: Binary(shape=(n, 1), dtype=torch.bool),
+        }
+        if self._pixels is not None:
+            entries[PIXELS] = Unbounded(self._pixels.shape, dtype=torch.uint8)
+        ends = ("done", "terminated", "truncated")
+        done = {name: Binary(shape=(n, 1), dtype=torch.bool) for name in ends}
+        self.observation_spec = Composite(entries, shape=(n,))
+        self.done_spec = Composite(done, shape=(n,))
+        self.reward_spec = Unbounded((n, 1))
+        self.action_spec = Bounded(-1.0, 1.0, shape=(n, ACTION_DIM), dtype=torch.float32)
+
+    def send(self, action: Tensor) -> None:
+        """Start a step of all environments and return at once.
+
+        Args:
+            action: (N, 4) float32 in [-1, 1].
+
+        Raises:
+            ValueError: a non-finite action; nothing was sent.
+            RuntimeError: a step is outstanding already.
+            WorkerError: a worker is dead.
+        """
+        self.pool.send(action.detach().cpu().numpy())
+
+    def compute_reward(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """Return the task's own reward (...,) float32 of goals (..., 3), in metres."""
+        achieved, desired = achieved_goal.cpu().numpy(), desired_goal.cpu().numpy()
+        reward = self._reward_env.compute_reward(achieved, desired)
+        return torch.from_numpy(reward).to(achieved_goal.device)
+
+    def seed_next_reset(self, seeds: Sequence[int]) -> None:
+        """Give each environment its seed, in [0, 2**63), for the next unmasked ``reset``."""
+        self._next_seeds = [int(seed) for seed in seeds]
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is None:
+            self._next_seeds = None
+        else:
+            stream = np.random.SeedSequence(seed).generate_state(self.pool.n_envs)
+            self.seed_next_reset(stream.tolist())
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        action = tensordict.get("action")
+        if not self.pool.outstanding:
+            self.send(action)
+        elif not torch.equal(action.cpu(), self._action):
+            raise RuntimeError("the action of this step is not the one that was sent")
+        self.pool.receive()
+        vector, flags = self._vector.clone(), self._flags.clone()
+        state, desired_goal, reward = torch.split_with_sizes(vector, self._columns, 1)
+        terminated, truncated, done, success = torch.split_with_sizes(flags, _SINGLE, 1)
+        entries = self._observation(state, desired_goal, self._pixels)
+        entries |= {"reward": reward, "terminated": terminated, "truncated": truncated}
+        entries |= {"done": done, SUCCESS: success}
+        return TensorDict(entries, self.batch_size)
+
+    def _reset(self, tensordict: TensorDictBase | None, **_: Any) -> TensorDictBase:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is None:
+            seeds, self._next_seeds = self._next_seeds, None
+            self.pool.reset(seeds)
+            state, desired_goal, _reward = self._vector.clone().split(self._columns, 1)
+            pixels = self._pixels
+        else:
+            self._require_finished(mask)
+            state, desired_goal = self._first_vector.clone().split(self._columns[:2], 1)
+            pixels = self._first_pixels
+        entries = self._observation(state, desired_goal, pixels)
+        flags = torch.zeros(self._flags.shape, dtype=torch.bool).split(1, 1)
+        entries |= dict(zip((SUCCESS, "done", "terminated", "truncated"), flags, strict=True))
+        return TensorDict(entries, self.batch_size)
+
+    def _require_finished(self, mask: Tensor) -> None:
+        if self.pool.outstanding:
+            raise RuntimeError("reset() while a step is outstanding: receive it first, by step()")
+        running = mask.view(-1) & ~torch.from_numpy(self.pool.arrays.done)
+        if running.any():
+            raise RuntimeError(
+                f"masked reset of envs {running.nonzero().view(-1).tolist()} in mid-episode: only "
+                "finished ones can be reset alone; reset() without a mask restarts all"
+            )
+
+    def _observation(
+        self, state: Tensor, desired_goal: Tensor, pixels: Tensor | None
+    ) -> dict[str, Tensor]:
+        entries = {STATE: state, ACHIEVED_GOAL: state[:, self.goal_slice]}
+        entries[DESIRED_GOAL] = desired_goal
+        if pixels is not None:
+            entries[PIXELS] = pixels.clone()
+        return entries
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """End the workers; safe to call twice."""
+        self.pool.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def make_env(
+    spec: FetchSpec, n_envs: int, workers: int, frame_stack: int, timeout_s: float
+) -> TransformedEnv:
+    """Build the batched environment with everything an agent may see.
+
+    Adds to `BatchedFetchEnv`'s entries ``proprio`` (N, P) float32, ``episode_return`` (N, 1)
+    float32, ``episode_length`` (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
+
+    Args:
+        spec: the environment.
+        n_envs: N, >= 1.
+        workers: number of processes, in [1, N].
+        frame_stack: S >= 1; of no effect without a camera.
+        timeout_s: a worker silent for this many seconds counts as hung.
+
+    Returns:
+        An environment whose ``base_env`` is the `BatchedFetchEnv`.
+
+    Raises:
+        ConfigError: a value cannot work.
+        WorkerError: a worker could not build its environments.
+    """
+    frames = [] if spec.pixels is None else [StackFrames(frame_stack)]
+    env = BatchedFetchEnv(spec, n_envs, workers, timeout_s)
+    return TransformedEnv(
+        env, Compose(SelectProprio(env.proprio_indices), *frames, TrackEpisodes())
+    )
+
+
+def get_env_state(env: TransformedEnv) -> dict[str, Any]:
+    """Return the simulators' exact state as tensors and plain Python, fit for ``weights_only``.
+
+    The transforms hold nothing: frames, return and length so far are in the tensordict that the
+    next step would be given, so keep that one beside this state to resume.
+
+    Raises:
+        RuntimeError: a step is outstanding.
+        WorkerError: a worker failed.
+    """
+    states = env.base_env.pool.get_state()
+    tensors = _map_leaves(states, np.ndarray, torch.from_numpy)
+    return {"envs": tensors, "next_seeds": env.base_env._next_seeds}
+
+
+def set_env_state(env: TransformedEnv, state: dict[str, Any]) -> None:
+    """Restore what `get_env_state` returned, under any number of workers.
+
+    Raises:
+        ConfigError: another number of environments.
+        RuntimeError: a step is outstanding.
+        WorkerError: a worker failed.
+    """
+    env.base_env.pool.set_state(_map_leaves(state["envs"], torch.Tensor, torch.Tensor.numpy))
+    env.base_env._next_seeds = state["next_seeds"]
+
+
+def _map_leaves(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _map_leaves(item, kind, convert) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map_leaves(item, kind, convert) for item in value]
+    return convert(value) if isinstance(value, kind) else value

@@ -1,0 +1,251 @@
+"""One Fetch environment: bit-identical to ``gymnasium.make``, quicker, and exactly restorable."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import farama_notifications
+import gymnasium
+import mujoco
+import numpy as np
+
+from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
+from fetchlab.types import ACTION_DIM, require
+
+# gymnasium-robotics prints its release notice on import, once per worker process.
+farama_notifications.notifications.pop("gymnasium_robotics", None)
+import gymnasium_robotics  # noqa: E402
+
+from fetchlab.envs import snapshot  # noqa: E402
+from fetchlab.envs.control import ActionWriter  # noqa: E402
+from fetchlab.envs.observation import ObservationReader  # noqa: E402
+from fetchlab.envs.rendering import FrameRenderer  # noqa: E402
+
+if TYPE_CHECKING:
+    from gymnasium_robotics.envs.fetch import MujocoFetchEnv
+
+__all__ = [
+    "CameraSpec",
+    "FetchEnv",
+    "FetchObs",
+    "FetchSpec",
+    "PixelSpec",
+    "SimulationError",
+    "StepResult",
+]
+
+#: The warnings after which MuJoCo has reset the simulation, or ignored a control, by itself.
+_BAD_KINDS = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+    mujoco.mjtWarning.mjWARN_BADCTRL,
+)
+
+
+class FetchObs(NamedTuple):
+    """One observation; the arrays are the caller's to keep.
+
+    ``state`` (D,) float32, ``achieved_goal`` (3,) float32, metres, a view of ``state``,
+    ``desired_goal`` (3,) float32, metres, ``pixels`` (3, H, W) uint8, or None without a camera.
+    """
+
+    state: np.ndarray
+    achieved_goal: np.ndarray
+    desired_goal: np.ndarray
+    pixels: np.ndarray | None
+
+
+class StepResult(NamedTuple):
+    """What one step gave; ``success`` is the environment's own verdict at this very step."""
+
+    obs: FetchObs
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+
+
+class SimulationError(RuntimeError):
+    """MuJoCo found the simulation unstable and silently reset it in the middle of an episode."""
+
+
+class FetchEnv:
+    """One environment without gymnasium's wrappers in the step path.
+
+    Resets and goals are gymnasium-robotics' own code; a step performs the same operations on the
+    same arrays with all names looked up beforehand. float32 observations are casts of float64
+    values that equal gymnasium's bit for bit.
+
+    Attributes:
+        state_dim: size of the observation vector, 25 (Reach: 10).
+        goal_slice: ``achieved_goal`` is ``state[goal_slice]``.
+        proprio_indices: which entries of ``state`` are the robot's own sensors.
+
+    Args:
+        spec: which task, how long its episodes are, and what its camera sees.
+
+    Raises:
+        ConfigError: no Fetch task has this ``env_id``.
+        RuntimeError: the installed gymnasium-robotics observes something else than this class.
+    """
+
+    def __init__(self, spec: FetchSpec) -> None:
+        self.spec = spec
+        inner = _make(spec.env_id)
+        self._inner = inner
+        self._model, self._data = inner.model, inner.data
+        self._reader = ObservationReader(inner)
+        self._writer = ActionWriter(inner)
+        self.state_dim = self._reader.dim
+        self.goal_slice = self._reader.goal_slice
+        self.proprio_indices = self._reader.proprio_indices
+        self._sparse = inner.reward_type == "sparse"
+        self._bad = inner.data.warning.number[_BAD_KINDS[0] : _BAD_KINDS[-1] + 1]  # a live view
+        self._elapsed_steps = -1
+        self._seed: int | None = None
+        _check_layout(inner, self._reader)
+        self._renderer = None if spec.pixels is None else FrameRenderer(inner, spec.pixels)
+
+    def reset(self, seed: int | None = None) -> FetchObs:
+        """Begin an episode; None continues the random stream of the last seed."""
+        inner = self._inner
+        gymnasium.Env.reset(inner, seed=seed)  # seeds `np_random` only
+        if seed is not None or self._seed is None:
+            self._seed = int(inner.np_random_seed)
+        while not inner._reset_sim():
+            pass
+        inner.goal = inner._sample_goal().copy()
+        self._elapsed_steps = 0
+        self._reader.read()
+        return self._obs()
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Apply ``action`` (4,), cast to float32 and clipped to [-1, 1], for 40 ms.
+
+        Raises:
+            ValueError: the action has another shape or is not finite; nothing was simulated.
+            SimulationError: MuJoCo reset itself; the environment needs a `reset`.
+        """
+        action = self._checked(action)
+        inner, reader = self._inner, self._reader
+        self._writer.write(action)
+        mujoco.mj_step(self._model, self._data, nstep=inner.n_substeps)
+        self._elapsed_steps += 1
+        if self._bad.any():
+            self._raise_unstable()
+        if inner.block_gripper:
+            reader.close_fingers()
+        reader.read()
+        achieved, goal = reader.achieved_goal, inner.goal
+        offset = achieved - goal
+        # Summed by numpy, as np.linalg.norm does: another order of additions moves the last bit.
+        distance = math.sqrt(np.add.reduce(offset * offset))
+        threshold = inner.distance_threshold
+        return StepResult(
+            obs=self._obs(),
+            reward=-float(distance > threshold) if self._sparse else -distance,
+            terminated=bool(inner.compute_terminated(achieved, goal, {})),
+            truncated=self._elapsed_steps >= self.spec.max_episode_steps,
+            success=distance < threshold,
+        )
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray) -> np.ndarray:
+        """Return the environment's own reward (...,) float32 of goals (..., 3)."""
+        return np.asarray(self._inner.compute_reward(achieved_goal, desired_goal, {}), np.float32)
+
+    def render_frame(self) -> np.ndarray:
+        """Return a new (3, H, W) uint8 frame of the present state.
+
+        As in gymnasium, rendering recomputes derived poses: where the gripper can open
+        (PickAndPlace), an extra frame changes the following steps in the last millimetres.
+
+        Raises:
+            RuntimeError: the environment was built without a camera.
+        """
+        if self._renderer is None:
+            raise RuntimeError(
+                "this environment has no camera: build it with FetchSpec(pixels=...)"
+            )
+        return self._renderer.render()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything the future depends on: numpy arrays, ints, strings, nested in dicts."""
+        return {
+            **snapshot.take(self._inner),
+            "env_id": self.spec.env_id,
+            "elapsed_steps": self._elapsed_steps,
+            "seed": "" if self._seed is None else str(self._seed),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from `get_state`, which may be another process's, bit for bit.
+
+        Raises:
+            ValueError: the state is of another task.
+        """
+        if state["env_id"] != self.spec.env_id:
+            raise ValueError(f"state of {state['env_id']}: expected one of {self.spec.env_id}")
+        snapshot.put(self._inner, state)
+        self._elapsed_steps = int(state["elapsed_steps"])
+        self._seed = int(state["seed"]) if state["seed"] else None
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._inner.close()
+
+    def _obs(self) -> FetchObs:
+        state = self._reader.state.astype(np.float32)
+        return FetchObs(
+            state=state,
+            achieved_goal=state[self.goal_slice],
+            desired_goal=self._inner.goal.astype(np.float32),
+            # After the state: rendering refreshes poses, and gymnasium's observation comes first.
+            pixels=None if self._renderer is None else self._renderer.render(),
+        )
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action, np.float32)
+        if self._elapsed_steps < 0:
+            raise RuntimeError("step before reset: call reset first")
+        if action.shape != (ACTION_DIM,):
+            raise ValueError(f"action of shape {action.shape}: expected ({ACTION_DIM},)")
+        # One Python sum is quicker than numpy's isfinite; opposite infinities add up to NaN.
+        if not math.isfinite(sum(action.tolist())):
+            # MuJoCo would not raise: it resets itself and simulates on.
+            raise ValueError(f"action {action.tolist()} is not finite ({self._where()})")
+        return action
+
+    def _raise_unstable(self) -> None:
+        names = [kind.name for kind, n in zip(_BAD_KINDS, self._bad, strict=True) if n]
+        message = f"MuJoCo reset itself: {', '.join(names)} ({self._where()})"
+        self._elapsed_steps = -1  # refuse to step on
+        raise SimulationError(message)
+
+    def _where(self) -> str:
+        return f"{self.spec.env_id}, step {self._elapsed_steps} of the episode, seed {self._seed}"
+
+
+def _make(env_id: str) -> MujocoFetchEnv:
+    known = [
+        name
+        for name, spec in gymnasium.registry.items()
+        if str(spec.entry_point).startswith("gymnasium_robotics.envs.fetch.")
+        and ":MujocoFetch" in str(spec.entry_point)
+    ]
+    require(env_id in known, "env_id", env_id, "a Fetch task", f"use one of {', '.join(known)}")
+    return gymnasium.make(env_id, disable_env_checker=True).unwrapped
+
+
+def _check_layout(inner: MujocoFetchEnv, reader: ObservationReader) -> None:
+    theirs, ours = inner._get_obs(), reader.read()
+    same = np.array_equal(theirs["observation"], ours)
+    if not same or not np.array_equal(theirs["achieved_goal"], reader.achieved_goal):
+        raise RuntimeError(
+            f"gymnasium-robotics {gymnasium_robotics.__version__} observes something else than "
+            "fetchlab.envs.observation: install the locked version"
+        )

@@ -1,0 +1,143 @@
+"""One simulator worker as its parent sees it: a process to start and end, a socket to talk through.
+
+A worker is a fresh interpreter that runs `fetchlab.envs.worker.main`, not a `multiprocessing`
+process: a fork would copy OpenGL contexts and threads, and ``spawn`` would run the caller's
+``__main__`` again (with Lightning and Hydra in it, six seconds per worker).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from fetchlab.envs import worker as remote
+
+_BOOT = "from fetchlab.envs.worker import main; main()"
+# One simulator is one thread; a maths library that starts one per core only gets in its way.
+# (Not Mesa's LP_NUM_THREADS: software rendering was half as fast with it.)
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class BrokenLinkError(Exception):
+    """The worker is gone, silent, or answered with an exception; the message says which."""
+
+
+class WorkerLink:
+    """Starts a worker.
+
+    Args:
+        memory: file descriptor of the shared mapping, which the worker inherits.
+        timeout_s: a message may stop halfway for this many seconds.
+    """
+
+    def __init__(self, memory: int, timeout_s: float) -> None:
+        self.sock, theirs = socket.socketpair()
+        self._timeout_s = timeout_s
+        self.sock.settimeout(timeout_s)
+        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
+        environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        # The kernel's death signal follows the *thread* that started a process: only the main one
+        # lives as long as the program. (The end of file on the socket covers the rest.)
+        with_parent = int(threading.current_thread() is threading.main_thread())
+        arguments = (theirs.fileno(), memory, os.getpid(), with_parent)
+        # A signal to the group before the child is in `main` must not end it: it inherits this.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, *map(str, arguments)],
+                pass_fds=(theirs.fileno(), memory),
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
+        self.pid = self._process.pid
+        self.kill = self._process.kill
+
+    def start_step(self) -> None:
+        """Let the worker step its environments.
+
+        Raises:
+            BrokenLinkError: it is gone.
+        """
+        try:
+            self.sock.send(remote.STEP)
+        except ConnectionError:
+            raise self._gone() from None
+
+    def send(self, tag: bytes, value: object) -> None:
+        """Send any other request.
+
+        Raises:
+            BrokenLinkError: the worker is gone, or does not read.
+        """
+        try:
+            remote.send_value(self.sock, tag, value)
+        except ConnectionError:
+            raise self._gone() from None
+        except TimeoutError:
+            raise BrokenLinkError(f"took no request for {self._timeout_s:g} s") from None
+
+    def answer(self) -> Any:
+        """Read one answer, which has begun to arrive: a value, None for a plain OK.
+
+        Raises:
+            BrokenLinkError: the worker is gone, stopped halfway, or reports an exception.
+        """
+        try:
+            tag = self.sock.recv(1)
+            if tag == remote.OK:
+                return None
+            if not tag:
+                raise self._gone()
+            value = remote.receive_value(self.sock)
+        except ConnectionError:
+            raise self._gone() from None
+        except TimeoutError:
+            raise BrokenLinkError(f"stopped in an answer for {self._timeout_s:g} s") from None
+        if tag == remote.ERROR:
+            raise BrokenLinkError(f"raised {value.splitlines()[-1]}\n{value}")
+        return value
+
+    def _gone(self) -> BrokenLinkError:
+        try:
+            code = self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return BrokenLinkError("closed its socket")
+        if code >= 0:
+            return BrokenLinkError(f"exited with status {code}")
+        hint = " (by the kernel, if memory ran out)" if -code == signal.SIGKILL else ""
+        return BrokenLinkError(f"was killed by {signal.Signals(-code).name}{hint}")
+
+    def end(self, deadline: float) -> None:
+        """Reap the process; kill it if it is still there at ``deadline`` (`time.monotonic`)."""
+        try:
+            self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def shut_down(links: list[WorkerLink], grace_s: float, owner: int) -> None:
+    """End and reap all workers, and empty the list.
+
+    Closing the sockets asks them to leave; SIGKILL, which also ends a stopped process, takes those
+    that have not left after ``grace_s``. SIGTERM is of no use: workers ignore it (`worker.main`).
+    A forked child of ``owner``, the process that started them, leaves them alone.
+    """
+    if os.getpid() != owner:
+        return
+    for link in links:
+        link.sock.close()
+    deadline = time.monotonic() + grace_s
+    for link in links:
+        link.end(deadline)
+    links.clear()

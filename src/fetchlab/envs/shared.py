@@ -1,0 +1,136 @@
+"""The memory that simulator workers and their parent share: one anonymous mapping, many arrays.
+
+It has no name, so a SIGKILL anywhere leaks nothing; and on Linux it does not count against
+``/dev/shm``, which containers keep small (a full one is a SIGBUS, not an error).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fetchlab.types import ACTION_DIM, GOAL_DIM
+
+if TYPE_CHECKING:
+    from fetchlab.envs.fetch import FetchObs
+
+TERMINATED, TRUNCATED, DONE, SUCCESS = range(4)  # columns of SharedArrays.flags
+
+_ALIGNMENT_BYTES = 64
+
+
+def anonymous_memory() -> int:
+    """Return a file descriptor of empty memory without a name, gone with its last user."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("fetchlab")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class SharedArrays:
+    """Views on the shared mapping; the leading dimension is the environment.
+
+    What the parent copies every round lies together: ``vector`` (N, D + 4) float32 holds the
+    columns state | desired_goal | reward and ``flags`` (N, 4) bool the columns terminated |
+    truncated | done | success. ``state``, ``achieved_goal``, ``desired_goal``, ``reward``,
+    ``terminated``, ``truncated``, ``success`` are column views of them; ``first_state``,
+    ``first_achieved_goal``, ``first_desired_goal`` are views of ``first_vector`` (N, D + 3), the
+    next episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are
+    (N, 3, H, W) uint8, (N, 0) without a camera. ``seed``, ``episode`` (since that seed) and
+    ``step`` (of that episode), each (N, 1) int64, and ``current`` (workers, 1) int64, the
+    environment each worker is at, name the place of an error even when a worker cannot.
+
+    Args:
+        memory: file descriptor of the mapping; it is sized here.
+        n_envs: N.
+        workers: number of worker processes.
+        state_dim: D.
+        goal_bounds: start and stop of achieved_goal in state.
+        image_size: H = W, or None without a camera.
+    """
+
+    def __init__(
+        self,
+        memory: int,
+        n_envs: int,
+        workers: int,
+        state_dim: int,
+        goal_bounds: tuple[int, int],
+        image_size: int | None,
+    ) -> None:
+        image = (0,) if image_size is None else (3, image_size, image_size)
+        fields: tuple[tuple[str, tuple[int, ...], type], ...] = (
+            ("action", (n_envs, ACTION_DIM), np.float32),
+            ("vector", (n_envs, state_dim + GOAL_DIM + 1), np.float32),
+            ("first_vector", (n_envs, state_dim + GOAL_DIM), np.float32),
+            ("flags", (n_envs, 4), np.bool_),
+            ("seed", (n_envs, 1), np.int64),
+            ("episode", (n_envs, 1), np.int64),
+            ("step", (n_envs, 1), np.int64),
+            ("pixels", (n_envs, *image), np.uint8),
+            ("first_pixels", (n_envs, *image), np.uint8),
+            ("current", (workers, 1), np.int64),
+        )
+        arrays = _lay_out(memory, fields)
+        self.action, self.current = arrays["action"], arrays["current"]
+        self.seed, self.episode, self.step = arrays["seed"], arrays["episode"], arrays["step"]
+        self.vector, self.first_vector = arrays["vector"], arrays["first_vector"]
+        self.flags = arrays["flags"]
+        self.pixels, self.first_pixels = arrays["pixels"], arrays["first_pixels"]
+        self.has_pixels = image_size is not None
+        self._per_env = {name: array for name, array in arrays.items() if name != "current"}
+
+        goal = slice(*goal_bounds)
+        self.state = self.vector[:, :state_dim]
+        self.achieved_goal = self.state[:, goal]
+        self.desired_goal = self.vector[:, state_dim:-1]
+        self.reward = self.vector[:, -1]
+        self.first_state = self.first_vector[:, :state_dim]
+        self.first_achieved_goal = self.first_state[:, goal]
+        self.first_desired_goal = self.first_vector[:, state_dim:]
+        self.terminated, self.truncated = self.flags[:, TERMINATED], self.flags[:, TRUNCATED]
+        self.done, self.success = self.flags[:, DONE], self.flags[:, SUCCESS]
+
+    def write(self, env: int, obs: FetchObs) -> None:
+        """Write ``obs`` as environment ``env``'s observation."""
+        self.state[env] = obs.state
+        self.desired_goal[env] = obs.desired_goal
+        if self.has_pixels:
+            self.pixels[env] = obs.pixels
+
+    def write_first(self, env: int, obs: FetchObs) -> None:
+        """Write ``obs`` as the first observation of environment ``env``'s next episode."""
+        self.first_state[env] = obs.state
+        self.first_desired_goal[env] = obs.desired_goal
+        if self.has_pixels:
+            self.first_pixels[env] = obs.pixels
+
+    def get_row(self, env: int) -> dict[str, np.ndarray]:
+        """Copy everything the mapping holds about environment ``env``."""
+        return {name: array[env].copy() for name, array in self._per_env.items()}
+
+    def set_row(self, env: int, row: dict[str, np.ndarray]) -> None:
+        """Write back what `get_row` returned."""
+        for name, array in self._per_env.items():
+            array[env] = row[name]
+
+
+def _lay_out(
+    memory: int, fields: tuple[tuple[str, tuple[int, ...], type], ...]
+) -> dict[str, np.ndarray]:
+    """Size the memory and return one array per (name, shape, dtype), on separate cache lines."""
+    starts, end = [], 0
+    for _, shape, kind in fields:
+        starts.append(end)
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        end += -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    os.ftruncate(memory, end)
+    mapping = mmap.mmap(memory, end)
+    return {
+        name: np.frombuffer(mapping, kind, int(np.prod(shape)), start).reshape(shape)
+        for (name, shape, kind), start in zip(fields, starts, strict=True)
+    }

@@ -1,0 +1,129 @@
+"""TorchRL transforms of the batched Fetch environment: what an agent sees besides the raw entries.
+
+All three are functions of the tensordict alone: what the past contributes (older frames, the
+return so far) is read from the root entries of the step's input, where TorchRL carries it. So they
+have no buffers to checkpoint; whoever saves the root tensordict has saved them. It also means that
+a step's input must be the tensordict that the last step or reset returned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torchrl.data import Unbounded
+from torchrl.envs import Transform
+
+from fetchlab.types import PIXELS, PROPRIO, STATE, require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tensordict import TensorDictBase
+    from torch import Tensor
+    from torchrl.data import Composite
+
+FRAMES = "frames"
+EPISODE_RETURN = "episode_return"
+EPISODE_LENGTH = "episode_length"
+
+
+class SelectProprio(Transform):
+    """Writes ``proprio`` (N, P) float32, the robot's own sensors, from ``state`` (N, D).
+
+    Args:
+        indices: P entries of ``state``.
+    """
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        super().__init__(in_keys=[STATE], out_keys=[PROPRIO])
+        self._indices = torch.tensor(indices)
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        state = next_tensordict.get(STATE)
+        return next_tensordict.set(PROPRIO, state.index_select(-1, self._indices))
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._call(tensordict_reset)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add ``proprio``."""
+        state = observation_spec[STATE]
+        observation_spec[PROPRIO] = Unbounded(
+            (*state.shape[:-1], len(self._indices)), dtype=state.dtype, device=state.device
+        )
+        return observation_spec
+
+
+class StackFrames(Transform):
+    """Writes ``frames`` (N, 3 S, H, W) uint8: the newest S frames of this episode, oldest first.
+
+    ``pixels`` (N, 3, H, W) stays the newest frame alone. Before an episode has S frames, its first
+    one is repeated.
+
+    Args:
+        size: number of frames S, >= 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        require(size >= 1, "frame_stack", size, "at least 1 frame", "4 is usual")
+        super().__init__(in_keys=[PIXELS], out_keys=[FRAMES])
+        self._size = size
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        newest = next_tensordict.get(PIXELS)
+        older = _carried(tensordict, FRAMES)[:, newest.shape[1] :]
+        return next_tensordict.set(FRAMES, torch.cat((older, newest), 1))
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        first = tensordict_reset.get(PIXELS)
+        return tensordict_reset.set(FRAMES, first.repeat(1, self._size, 1, 1))
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add ``frames``."""
+        pixels = observation_spec[PIXELS]
+        batch, channels, *image = pixels.shape
+        shape = (batch, channels * self._size, *image)
+        observation_spec[FRAMES] = Unbounded(shape, dtype=pixels.dtype, device=pixels.device)
+        return observation_spec
+
+
+class TrackEpisodes(Transform):
+    """Writes ``episode_return`` (N, 1) float32 and ``episode_length`` (N, 1) int64, in steps.
+
+    At ``done`` the ``next`` entries are the finished episode's; the root entries of its successor
+    are zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(in_keys=["reward"], out_keys=[EPISODE_RETURN, EPISODE_LENGTH])
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        reward = next_tensordict.get("reward")
+        next_tensordict.set(EPISODE_RETURN, _carried(tensordict, EPISODE_RETURN) + reward)
+        return next_tensordict.set(EPISODE_LENGTH, _carried(tensordict, EPISODE_LENGTH) + 1)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        shape = (*tensordict_reset.batch_size, 1)
+        tensordict_reset.set(EPISODE_RETURN, torch.zeros(shape))
+        return tensordict_reset.set(EPISODE_LENGTH, torch.zeros(shape, dtype=torch.int64))
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add both entries."""
+        shape, device = (*observation_spec.shape, 1), observation_spec.device
+        observation_spec[EPISODE_RETURN] = Unbounded(shape, dtype=torch.float32, device=device)
+        observation_spec[EPISODE_LENGTH] = Unbounded(shape, dtype=torch.int64, device=device)
+        return observation_spec
+
+
+def _carried(tensordict: TensorDictBase, key: str) -> Tensor:
+    value = tensordict.get(key, None)
+    if value is None:
+        raise KeyError(f"{key!r} is missing: step the tensordict that the last step returned")
+    return value

@@ -1,0 +1,1 @@
+"""CSV and TensorBoard loggers that continue after a resume."""

@@ -1,0 +1,1 @@
+"""Encoders, pooling, actor and critic."""

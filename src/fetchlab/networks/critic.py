@@ -1,0 +1,80 @@
+"""Ensemble of Q functions as one batched network.
+
+Every layer keeps the weights of all E members in one tensor, so an update is one batched matrix
+product per layer instead of E small ones, and the optimizer sees 2 tensors per layer instead of
+2E. Against a list of MLPs, side by side, E = 2, 256x256, batch 256, forward + backward, median of
+55: on 2 CPU threads 3.3 ms to 3.9 ms, on one 5.5 ms to 5.4 ms; Adam's step 0.5 ms to 0.6 ms.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+class CriticEnsemble(nn.Module):
+    """E independent ReLU MLPs ``Q_i(x, a)``; SAC takes E = 2, REDQ 10.
+
+    Each member starts distributed as an `nn.Linear` MLP would: weights and biases uniform in
+    ``+-1 / sqrt(n_in)``.
+
+    Args:
+        in_dim: size D of the features.
+        action_dim: size A of the action.
+        hidden: widths of the hidden layers, at least one.
+        ensemble: number of members E, at least 1.
+
+    Attributes:
+        weights: one ``(E, n_in, n_out)`` tensor per layer: the transpose of `nn.Linear.weight`.
+        biases: one ``(E, 1, n_out)`` tensor per layer.
+
+    Raises:
+        ConfigError: a size is not positive, or there is no hidden layer.
+    """
+
+    def __init__(self, in_dim: int, action_dim: int, hidden: Sequence[int], ensemble: int) -> None:
+        super().__init__()
+        sizes = (in_dim, action_dim, *hidden)
+        require(
+            len(hidden) >= 1 and min(sizes) >= 1,
+            "critic sizes (in_dim, action_dim, *hidden)",
+            sizes,
+            "positive sizes and at least one hidden layer",
+            "the study's hidden layers are [256, 256]",
+        )
+        require(ensemble >= 1, "algo.ensemble", ensemble, "at least 1", "SAC uses 2")
+        widths = (in_dim + action_dim, *hidden, 1)
+        self.weights = nn.ParameterList(
+            _uniform((ensemble, n_in, n_out), n_in) for n_in, n_out in pairwise(widths)
+        )
+        self.biases = nn.ParameterList(
+            _uniform((ensemble, 1, n_out), n_in) for n_in, n_out in pairwise(widths)
+        )
+        self.ensemble = ensemble
+
+    def forward(self, x: Tensor, action: Tensor) -> Tensor:
+        """Value features ``x`` (B, D) and ``action`` (B, A) in [-1, 1] as ``q`` (E, B)."""
+        h = torch.cat((x, action), dim=-1).expand(self.ensemble, -1, -1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = torch.baddbmm(bias, h, weight)
+            if layer < last:
+                h = h.relu_()
+        return h.squeeze(-1)
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
+    """Draw a parameter from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), nn.Linear's default."""
+    bound = 1 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

@@ -1,0 +1,1 @@
+"""Convolutional encoders, one file each."""

@@ -1,0 +1,71 @@
+"""Convolutional encoder for small objects: 3x3 kernels that never step over one.
+
+Nature-CNN's first layer (8x8, stride 4) erases an object of three to five pixels. These four 3x3
+layers with strides 2, 1, 1, 2 keep an 84x84 image at 42, 42, 42, 21: a quarter of its resolution,
+which a spatial softmax turns into coordinates. The layout follows the convolution stack of DrQ
+(Kostrikov et al. 2020, arXiv 2004.13649: 3x3, stride 2 first), with padding so that the maps stay
+centred on the image, and with a last stride of 2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STRIDES = (2, 1, 1, 2)
+_MIN_MAP_SIDE = 2  # below this there is no position left to speak of
+
+
+class ManipulationCNN(nn.Sequential):
+    """Four 3x3 convolutions, padding 1, strides 2, 1, 1, 2, a ReLU after each.
+
+    Args:
+        in_channels: stacked frames x 3, at least 1.
+        image_size: side of the square image, pixels.
+        filters: channels of every layer, at least 1.
+
+    Attributes:
+        out_shape: ``(filters, h, w)`` of one encoded image.
+
+    Raises:
+        ConfigError: a value is not positive, or the image is too small for the four layers.
+    """
+
+    def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
+        require(
+            in_channels >= 1, "in_channels", in_channels, "at least 1", "use stack x 3 channels"
+        )
+        require(filters >= 1, "encoder.filters", filters, "at least 1", "the study's is 32")
+        side = _output_side(image_size)
+        require(
+            image_size >= 1 and side >= _MIN_MAP_SIDE,
+            "image_size",
+            image_size,
+            f"an image that leaves feature maps of {_MIN_MAP_SIDE}x{_MIN_MAP_SIDE} or more",
+            "use at least 5 pixels; the study's is 84",
+        )
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for stride in _STRIDES:
+            layers += [nn.Conv2d(channels, filters, kernel_size=3, stride=stride, padding=1)]
+            layers += [nn.ReLU(inplace=True)]  # a ReLU's gradient needs only its own output
+            channels = filters
+        super().__init__(*layers)
+        self.out_shape = (filters, side, side)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, filters, h, w) >= 0."""
+        return super().forward(pixels)
+
+
+def _output_side(side: int) -> int:
+    """Side of the last map: a 3x3 kernel with padding 1 gives floor((n - 1) / stride) + 1."""
+    for stride in _STRIDES:
+        side = (side - 1) // stride + 1
+    return side

@@ -1,0 +1,48 @@
+"""The shared image encoder: uint8 pixels -> convolutions -> pooling -> feature vector.
+
+The one place where pixels become floats. What trains it is the routing's choice, not its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fetchlab.types import Encoder, Pooling
+
+_UINT8_MAX = 255
+
+
+class PixelEncoder(nn.Module):
+    """A convolutional network and its pooling as one module.
+
+    Args:
+        cnn: `types.Encoder`, maps (B, C, H, W) float in [0, 1] to feature maps.
+        pooling: `types.Pooling`, built for ``cnn.out_shape``.
+
+    Attributes:
+        out_dim: size of the feature vector, ``pooling.out_dim``.
+    """
+
+    out_dim: int
+
+    def __init__(self, cnn: Encoder, pooling: Pooling) -> None:
+        super().__init__()
+        self.cnn = cnn
+        self.pooling = pooling
+        self.out_dim = pooling.out_dim
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode ``pixels`` (B, C, H, W) uint8, in any memory format, as (B, out_dim) float.
+
+        Raises:
+            TypeError: the pixels are not uint8 (scaling floats again would blacken them silently).
+        """
+        if pixels.dtype != torch.uint8:
+            raise TypeError(f"pixels.dtype={pixels.dtype}: expected torch.uint8; pass raw frames")
+        return self.pooling(self.cnn(pixels.float().div_(_UINT8_MAX)))

@@ -1,0 +1,1 @@
+"""From feature maps to a feature vector, one file each."""

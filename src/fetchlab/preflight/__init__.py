@@ -1,0 +1,1 @@
+"""What a run will use, checked before it starts."""

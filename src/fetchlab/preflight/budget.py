@@ -1,0 +1,171 @@
+"""Will the run fit? Sums of disk and memory, held against what is free, before anything starts.
+
+A full disk under a memory-mapped file is a SIGBUS and too little memory is a SIGKILL: neither
+leaves a message, so both are refused here. The sums are pure functions over numbers; the readers
+ask the operating system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fetchlab.types import ConfigError, require
+
+# Resident memory, rounded up from 4 FetchPush environments in one process (84x84 frames, Mesa's
+# software EGL): 566 MB rendering, 166 MB without; torch, lightning and torchrl imported: 386 MB.
+MAIN_PROCESS_BYTES = 600_000_000
+WORKER_BYTES = 120_000_000
+ENV_BYTES = 25_000_000
+RENDERING_BYTES = 85_000_000
+# Parameter, gradient, two Adam moments, target network.
+COPIES_OF_PARAMETERS = 5
+
+
+def run_memory_bytes(
+    *, workers: int, n_envs: int, pixels: bool, parameter_bytes: int, working_bytes: int
+) -> int:
+    """Bytes of memory of a whole run: this process, its workers, networks and batches.
+
+    Args:
+        workers: worker processes.
+        n_envs: environments in all workers together.
+        pixels: whether the environments render.
+        parameter_bytes: all trained parameters, once.
+        working_bytes: one round's batches and activations, and the replay where it is held in
+            memory.
+
+    Returns:
+        An estimate in bytes; the memory-mapped replay is page cache and counts as nothing.
+    """
+    per_env = ENV_BYTES + (RENDERING_BYTES if pixels else 0)
+    processes = MAIN_PROCESS_BYTES + workers * WORKER_BYTES + n_envs * per_env
+    return processes + COPIES_OF_PARAMETERS * parameter_bytes + working_bytes
+
+
+def largest_capacity(needed: int, free: int, capacity: int, bytes_per_transition: float) -> int:
+    """The largest ``replay.capacity`` for which ``needed`` shrinks to ``free``; 0 if none does."""
+    if needed <= free:
+        return capacity
+    return max(0, capacity - _round_up((needed - free) / bytes_per_transition))
+
+
+def check_budget(
+    path: Path, disk_bytes: int, memory_bytes: int, capacity: int, bytes_per_transition: float
+) -> None:
+    """Refuse a run that does not fit on the disk or in memory.
+
+    Args:
+        path: the run folder; it need not exist yet.
+        disk_bytes: what the run will still write there: replay with margin, checkpoints, logs.
+        memory_bytes: what all its processes will hold, as from `run_memory_bytes`.
+        capacity: ``replay.capacity`` in transitions, which the error says how far to lower.
+        bytes_per_transition: how many bytes one transition less saves, on the disk or, where
+            ``disk_bytes`` is too small to hold the replay, in memory.
+
+    Raises:
+        ConfigError: one line with the bytes needed, the bytes free, and the largest
+            ``replay.capacity`` that fits.
+    """
+    require(capacity > 0, "replay.capacity", capacity, "at least 1", "set it in transitions")
+    require(bytes_per_transition > 0, "bytes_per_transition", bytes_per_transition, "> 0", "fix it")
+    replay_on_disk = disk_bytes >= capacity * bytes_per_transition
+    for needed, free, place, replay_here, elsewise in (
+        (
+            disk_bytes,
+            free_disk_bytes(path),
+            f"on the disk at {nearest_existing(path)}",
+            replay_on_disk,
+            "free the disk or set run_dir to a larger one",
+        ),
+        (
+            memory_bytes,
+            available_memory_bytes(),
+            "in memory",
+            not replay_on_disk,
+            "lower collect.n_envs, collect.workers or algo.batch_size",
+        ),
+    ):
+        if needed <= free:
+            continue
+        fits = largest_capacity(needed, free, capacity, bytes_per_transition) if replay_here else 0
+        raise ConfigError(
+            "replay.capacity",
+            capacity,
+            f"a run within the {_exact(free)} free {place}, but it needs {_exact(needed)}",
+            (f"replay.capacity={fits} fits; lower it, or " if fits else "") + elsewise,
+        )
+
+
+def free_disk_bytes(path: Path) -> int:
+    """Bytes an ordinary user may still write below ``path``, which need not exist yet."""
+    stat = os.statvfs(nearest_existing(path))
+    return stat.f_bavail * stat.f_frsize
+
+
+def available_memory_bytes(
+    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Bytes that can be allocated without swapping: the least of the machine's and the cgroups'."""
+    fields = _numbers(proc / "meminfo")
+    return max(0, min([fields["MemAvailable:"] * 1024, *_cgroup_rooms(proc, cgroups)]))
+
+
+def nearest_existing(path: Path) -> Path:
+    """``path``, or its nearest parent that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def format_bytes(n: float) -> str:
+    """Bytes for people, in powers of 1000: ``format_bytes(21_700_000_000) == "21.7 GB"``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(n) < 999.95 or (unit == "bytes" and abs(n) < 1000):
+            return f"{n:.0f} {unit}" if unit == "bytes" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def _cgroup_rooms(proc: Path, cgroups: Path) -> Iterator[int]:
+    """Bytes left under the limit of each memory cgroup that holds this process, v2 and v1.
+
+    A limit further up binds too, so all parents count. Inside a container the path that the kernel
+    reports may not exist below the mount; its parents, the mount itself at last, still do.
+    """
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, names = cgroups, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            root = cgroups / "memory"
+        else:
+            continue
+        relative = Path(path.lstrip("/"))
+        for group in {root / relative, *(root / parent for parent in relative.parents)}:
+            limit, used = (next(_lines(group / name), "max") for name in names[:2])
+            if limit != "max" and used != "max":
+                # file pages are counted as used, but the kernel drops them when memory is short
+                yield int(limit) - int(used) + _numbers(group / "memory.stat").get(names[2], 0)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a kernel file; none where this kernel or container does not show it."""
+    try:
+        yield from path.read_text().splitlines()
+    except OSError:
+        return
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """First number of each ``name number ...`` line, by name."""
+    return {name: int(rest[0]) for name, *rest in map(str.split, _lines(path)) if rest}
+
+
+def _round_up(n: float) -> int:
+    return int(-(-n // 1))
+
+
+def _exact(n: int) -> str:
+    return f"{n} bytes ({format_bytes(n)})"

@@ -1,0 +1,120 @@
+"""Which OpenGL backend MuJoCo renders with, found out by rendering.
+
+A backend that is installed may still fail (no driver, no device), and a failed import of MuJoCo's
+OpenGL modules cannot be undone in a process. So each candidate renders one tiny picture in a
+process of its own, before this process imports ``mujoco``. Software EGL and OSMesa both take about
+a second, most of it imports.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+
+from fetchlab.types import ConfigError
+
+#: EGL first: it is the one that reaches a GPU.
+CANDIDATES = ("egl", "osmesa")
+PACKAGES = "libegl1 libgl1-mesa-dri libegl-mesa0 libosmesa6"
+PROBE_TIMEOUT_S = 60.0  # a GPU's driver takes several seconds on a machine that just started
+
+# A white box fills the lower part of the picture; a context that draws nothing leaves it black.
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    "<mujoco><worldbody><light pos='0 0 2'/><geom type='box' size='.3 .3 .3'/></worldbody></mujoco>"
+)
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 16, 16) as renderer:
+    renderer.update_scene(data)
+    if not renderer.render().any():
+        raise RuntimeError("the picture came out black")
+    from OpenGL import GL
+    name, version = (GL.glGetString(key).decode() for key in (GL.GL_RENDERER, GL.GL_VERSION))
+print(f"{name}, OpenGL {version}")
+"""
+
+
+@dataclass(frozen=True)
+class RendererInfo:
+    """The renderer of a run, for its record.
+
+    Attributes:
+        backend: the value of ``MUJOCO_GL``.
+        description: GL_RENDERER and GL_VERSION; pictures are bit-identical only where it is equal.
+    """
+
+    backend: str
+    description: str
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    works: bool
+    text: str  # the description, or the reason of the failure in one line
+
+
+def choose_renderer() -> RendererInfo:
+    """Find a backend that renders and select it for this process and its children.
+
+    ``MUJOCO_GL``, where set, is the only candidate. Sets ``MUJOCO_GL`` and ``PYOPENGL_PLATFORM``;
+    call it before anything imports ``mujoco``. Probed once a process.
+
+    Raises:
+        ConfigError: no candidate renders; the message has each one's reason and the packages.
+    """
+    asked = os.environ.get("MUJOCO_GL", "").strip().lower()
+    candidates = (asked,) if asked else CANDIDATES
+    reasons = []
+    for backend in candidates:
+        attempt = _probe(backend)
+        if attempt.works:
+            os.environ.update(_environment(backend))
+            return RendererInfo(backend, attempt.text)
+        reasons.append(f"{backend}: {attempt.text}")
+    remedy = f"as root run `apt-get update && apt-get install --no-install-recommends {PACKAGES}`"
+    if asked:
+        remedy += ", or unset MUJOCO_GL to let one be found"
+    expected = f"an OpenGL backend that renders without a display ({'; '.join(reasons)})"
+    raise ConfigError("MUJOCO_GL", asked, expected, remedy)
+
+
+def choose_gl_backend() -> str:
+    """Select a backend as `choose_renderer` does, and return its name, such as ``egl``."""
+    return choose_renderer().backend
+
+
+def _environment(backend: str) -> dict[str, str]:
+    """Variables that select ``backend``; MuJoCo refuses a PyOpenGL platform that differs."""
+    platform = {"PYOPENGL_PLATFORM": backend} if backend in CANDIDATES else {}
+    return {"MUJOCO_GL": backend, **platform}
+
+
+@cache
+def _probe(backend: str) -> _Attempt:
+    try:
+        done = subprocess.run(
+            # -P: a file of the working folder must not shadow a module
+            [sys.executable, "-P", "-c", _PROBE],
+            env={**os.environ, **_environment(backend)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _Attempt(False, f"no picture within {PROBE_TIMEOUT_S:.0f} s")
+    if done.returncode == 0:
+        return _Attempt(True, _last_line(done.stdout))
+    return _Attempt(False, _last_line(done.stderr) or f"exit status {done.returncode}")
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:200] if lines else ""

@@ -1,0 +1,1 @@
+"""Memory-mapped single-frame replay and hindsight sampling."""

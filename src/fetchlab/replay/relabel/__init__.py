@@ -1,0 +1,1 @@
+"""Goal relabelling strategies, one file each."""

@@ -1,0 +1,141 @@
+"""The replay buffer as the rest of the project sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.data import TensorDictReplayBuffer
+from torchrl.data.replay_buffers import Writer
+
+from fetchlab.replay.files import ReplayError
+from fetchlab.replay.layout import ROUNDS_AHEAD, ReplaySize, RowSpec
+from fetchlab.replay.sampler import HindsightSampler
+from fetchlab.replay.storage import EpisodeStorage
+from fetchlab.types import Relabeller
+
+if TYPE_CHECKING:
+    from fetchlab.types import RewardFunction
+
+
+class EpisodeWriter(Writer):
+    """Hands each step of all environments to the storage, which knows where it goes.
+
+    There is no index to return: a transition gets its index when its episode has finished.
+    """
+
+    def add(self, data: TensorDictBase) -> int:
+        """Not offered: environments step together."""
+        raise NotImplementedError("use extend() with one step of all environments")
+
+    def extend(self, data: TensorDictBase) -> None:
+        """Store one step of all environments (batch [N])."""
+        self._storage.set(None, data)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the cursors are the storage's."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+    def _empty(self, empty_write_count: bool = True) -> None:
+        """Nothing is kept between steps."""
+
+    def dumps(self, path: Any) -> None:
+        """Not offered: see `EpisodeStorage.dumps`."""
+        raise NotImplementedError("save `state_dict()`")
+
+    def loads(self, path: Any) -> None:
+        """Not offered: see `EpisodeStorage.loads`."""
+        raise NotImplementedError("use `load_state_dict`")
+
+
+class HindsightReplay(TensorDictReplayBuffer):
+    """``extend(step)``, ``sample(n)``, and what exact resume needs.
+
+    ``sample(n)`` gives a batch [n]: ``state, desired_goal, action, [pixels], index``, and under
+    ``next`` ``state, reward, terminated`` (see `EpisodeStorage.get`, `HindsightSampler.sample`).
+    ``state_dict`` includes the generator's state; loading it replaces the generator.
+
+    Args:
+        storage: rows, window and protection.
+        sampler: transitions and goals.
+        generator: of all random numbers that sampling uses; the replay's own.
+    """
+
+    def __init__(
+        self, storage: EpisodeStorage, sampler: HindsightSampler, generator: torch.Generator
+    ) -> None:
+        super().__init__(
+            storage=storage,
+            sampler=sampler,
+            writer=EpisodeWriter(),
+            collate_fn=_identity,
+            generator=generator,
+        )
+
+    def flush(self) -> None:
+        """Make all rows durable; call before a checkpoint that refers to them is committed."""
+        self._storage.flush()
+
+    def committed(self) -> None:
+        """The newest `state_dict` is durable now; see `EpisodeStorage.committed`."""
+        self._storage.committed()
+
+    def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:
+        """Whether one of the next ``rounds_ahead`` rounds may touch a protected row."""
+        return self._storage.commit_needed(rounds_ahead)
+
+    def require_intact(self, mode: Literal["tail", "full"]) -> None:
+        """Compare the rows with their checksums; call after `load_state_dict`.
+
+        Raises:
+            ReplayError: names the episodes that differ.
+        """
+        bad = self._storage.verify(mode)
+        if len(bad.env):
+            where = [f"env {env} rows {s}..{s + n}" for env, s, n, _ in zip(*bad, strict=True)]
+            raise ReplayError(
+                f"{self._storage.files.directory}: checksum error in {len(where)} episodes "
+                f"({', '.join(where[:5])}{', ...' if len(where) > 5 else ''}); "
+                "restore the files, or start the run again"
+            )
+
+    @property
+    def bytes_per_transition(self) -> float:
+        """Bytes of the full logical window over its transitions, margin excluded."""
+        return self._storage.layout.bytes_per_transition()
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all files, margin included."""
+        return self._storage.layout.disk_bytes()
+
+
+def make_replay(
+    directory: Path,
+    *,
+    row: RowSpec,
+    size: ReplaySize,
+    frame_stack: int,
+    relabel: Relabeller,
+    compute_reward: RewardFunction,
+    goal_slice: slice,
+    generator: torch.Generator,
+    device: torch.device | str,
+    n_buffers: int,
+) -> HindsightReplay:
+    """The replay of a run, on new or existing files; see the parts for the arguments.
+
+    TorchRL's ``TensorDictReplayBuffer`` around the parts costs about 0.15 ms of a 9 ms round.
+    """
+    storage = EpisodeStorage(directory, row, size, frame_stack, torch.device(device), n_buffers)
+    sampler = HindsightSampler(relabel, compute_reward, goal_slice)
+    return HindsightReplay(storage, sampler, generator)
+
+
+def _identity(batch: TensorDictBase) -> TensorDictBase:
+    return batch

@@ -1,0 +1,67 @@
+"""One step of all environments, checked before any of it is stored."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from tensordict import TensorDictBase
+
+from fetchlab.replay.layout import ACTION, TERMINATED
+from fetchlab.types import DESIRED_GOAL, PIXELS, STATE
+
+
+class Step(NamedTuple):
+    """Numpy views of one step; the dicts are by array name."""
+
+    before: dict[str, np.ndarray]  # observation the actions were chosen for
+    transition: dict[str, np.ndarray]  # goal, action, terminated
+    after: dict[str, np.ndarray]  # observation they led to
+    done: np.ndarray  # (N,) bool: the episode ends here
+
+
+def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) -> Step:
+    """Take what the replay stores out of ``data``.
+
+    Args:
+        data: batch [N]; root ``state``, ``desired_goal``, ``action`` and ``pixels``; under ``next``
+            ``state``, ``pixels``, ``terminated`` and ``truncated``, the flags (N,) or (N, 1) bool.
+        arrays: the replay's arrays, for their shapes and dtypes.
+        n_envs: N.
+
+    Raises:
+        ValueError: a shape or dtype that does not fit, or a number that is not finite.
+    """
+    after = data.get("next")
+    names = (STATE, PIXELS) if PIXELS in arrays else (STATE,)
+    terminated = _flags(after, TERMINATED, n_envs)
+    return Step(
+        before={name: _values(data, name, arrays[name], n_envs) for name in names},
+        transition={
+            DESIRED_GOAL: _values(data, DESIRED_GOAL, arrays[DESIRED_GOAL], n_envs),
+            ACTION: _values(data, ACTION, arrays[ACTION], n_envs),
+            TERMINATED: terminated,
+        },
+        after={name: _values(after, name, arrays[name], n_envs) for name in names},
+        done=terminated | _flags(after, "truncated", n_envs),
+    )
+
+
+def _values(data: TensorDictBase, name: str, array: np.ndarray, n_envs: int) -> np.ndarray:
+    values = data.get(name).numpy()
+    expected = (n_envs, *array.shape[1:])
+    if values.shape != expected or values.dtype != array.dtype:
+        raise ValueError(
+            f"{name}: {values.dtype} {values.shape} given, {array.dtype} {expected} expected"
+        )
+    if values.dtype == np.float32 and not np.isfinite(values).all():
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+        raise ValueError(f"{name} of environments {bad} is not finite; the step is not stored")
+    return values
+
+
+def _flags(data: TensorDictBase, name: str, n_envs: int) -> np.ndarray:
+    values = data.get(name).numpy()
+    if values.size != n_envs or values.dtype != np.bool_:
+        raise ValueError(f"{name}: {values.dtype} {values.shape} given, bool ({n_envs},) expected")
+    return values.reshape(n_envs)

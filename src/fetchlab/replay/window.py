@@ -1,0 +1,188 @@
+"""Which transitions can be sampled: the finished episodes in each environment's window.
+
+Everything here lives in memory and is O(1) per stored transition, so that drawing a batch never
+depends on how much is stored. Per environment there is
+
+* a table of episodes, itself a ring, see `_Column`;
+* a ring that maps each transition to its episode's place in that table.
+
+Transitions of finished episodes are numbered per environment 0, 1, 2, ... without end. Number ``j``
+of environment ``i`` has the *index* ``i * C + j % C`` with ``C = window_steps``; at most ``C`` are
+in the window, so an index names one of them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fetchlab.replay.layout import Layout
+
+
+class _Column(IntEnum):
+    """Columns of the episode table."""
+
+    RING = 0  # first physical row of the environment's ring
+    START = 1  # absolute row of the episode's first observation
+    FIRST = 2  # number of its first transition
+    LENGTH = 3  # transitions
+
+
+class Places(NamedTuple):
+    """Where sampled transitions lie; all (B,) int64."""
+
+    ring: Tensor  # first physical row of the environment's ring
+    start: Tensor  # absolute row of the episode's first observation
+    t: Tensor  # time within the episode, in [0, length - 1]
+    length: Tensor  # transitions of the episode
+
+
+class Episodes(NamedTuple):
+    """Finished episodes in the window, oldest first, environment by environment; all (K,) int64."""
+
+    env: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    checksum: np.ndarray
+
+    def named(self, prefix: str) -> dict[str, np.ndarray]:
+        """As entries of a state: ``<prefix>_env`` and so on."""
+        return {f"{prefix}_{name}": part for name, part in self._asdict().items()}
+
+    @classmethod
+    def of(cls, prefix: str, state: dict[str, np.ndarray]) -> Episodes:
+        """What `named` put into a state."""
+        return cls(*(state[f"{prefix}_{name}"] for name in cls._fields))
+
+    def only(self, chosen: np.ndarray) -> Episodes:
+        """Those that the mask (K,) bool chooses."""
+        return Episodes(*(part[chosen] for part in self))
+
+
+class EpisodeWindow:
+    """The episode index of the ring.
+
+    Args:
+        layout: sizes of the ring and its window.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        n, self._steps, self._max_rows = layout.n_envs, layout.window_steps, layout.window_rows
+        # An episode takes at least two rows, so the window never holds more than this.
+        self._slots = layout.window_rows // 2 + 1
+        self._table, self._table_np = _shared(n * self._slots, len(_Column))
+        self._table_np[:, _Column.RING] = np.repeat(np.arange(n) * layout.rows, self._slots)
+        self._checksums = np.zeros(n * self._slots, np.int64)
+        self._episode_of, self._episode_of_np = _shared(n * self._steps)
+        # Per environment: numbers of the oldest episode and transition, and how many there are.
+        self._oldest = np.zeros(n, np.int64)
+        self._episodes = np.zeros(n, np.int64)
+        self._oldest_transition = np.zeros(n, np.int64)
+        self._transitions = np.zeros(n, np.int64)
+        # To draw: cumulative counts, and what turns a drawn number into an index.
+        self._ends, self._ends_np = _shared(n)
+        self._shift, self._shift_np = _shared(n)
+        self.total = 0
+        self._last: tuple[Tensor, Places] | None = None
+
+    @property
+    def n_envs(self) -> int:
+        """Environments, N."""
+        return len(self._oldest)
+
+    def append(self, env: int, start: int, length: int, checksum: int) -> None:
+        """Add a finished episode and evict the oldest ones it has no room with."""
+        while self._episodes[env] and (
+            self._transitions[env] + length > self._steps
+            or start + length + 1 - self._oldest_row(env) > self._max_rows
+        ):
+            self._evict(env)
+        slot = env * self._slots + (self._oldest[env] + self._episodes[env]) % self._slots
+        first = self._oldest_transition[env] + self._transitions[env]
+        self._table_np[slot, _Column.START :] = start, first, length
+        self._checksums[slot] = checksum
+        self._last = None
+        numbers = np.arange(first, first + length) % self._steps
+        self._episode_of_np[env * self._steps + numbers] = slot
+        self._episodes[env] += 1
+        self._transitions[env] += length
+        self._recount()
+
+    def _evict(self, env: int) -> None:
+        length = self._table_np[self._oldest_slot(env), _Column.LENGTH]
+        self._oldest[env] += 1
+        self._episodes[env] -= 1
+        self._oldest_transition[env] += length
+        self._transitions[env] -= length
+
+    def _recount(self) -> None:
+        np.cumsum(self._transitions, out=self._ends_np)
+        np.subtract(self._ends_np, self._transitions, out=self._shift_np)
+        np.subtract(self._oldest_transition, self._shift_np, out=self._shift_np)
+        self.total = int(self._ends_np[-1])
+
+    def _oldest_row(self, env: int) -> int:
+        return int(self._table_np[self._oldest_slot(env), _Column.START])
+
+    def _oldest_slot(self, env: int) -> int:
+        return env * self._slots + self._oldest[env] % self._slots
+
+    def first_rows(self, otherwise: np.ndarray) -> np.ndarray:
+        """Absolute row (N,) of each environment's oldest episode, or ``otherwise`` without one."""
+        oldest = np.arange(self.n_envs) * self._slots + self._oldest % self._slots
+        return np.where(self._episodes > 0, self._table_np[oldest, _Column.START], otherwise)
+
+    def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Indices (n,) int64 of transitions, each stored one equally likely."""
+        # 63 random bits: with 1M transitions the remainder favours none by more than 1e-12.
+        drawn = torch.empty(n, dtype=torch.int64).random_(generator=generator)
+        drawn.remainder_(self.total)
+        # Counting is a binary search over few environments. `torch.searchsorted` starts threads
+        # from 200 values on, and waits for them while the simulators hold the cores.
+        env = (drawn[:, None] >= self._ends).sum(1)
+        drawn += self._shift.index_select(0, env)
+        return drawn.remainder_(self._steps).add_(env.mul_(self._steps))
+
+    def locate(self, index: Tensor) -> Places:
+        """Ring, episode and time of the transitions ``index`` (B,) int64."""
+        if self._last is not None and self._last[0] is index:
+            return self._last[1]  # the sampler asks first, the storage a moment later
+        rows = self._table.index_select(0, self._episode_of.index_select(0, index))
+        ring, start, first, length = rows.unbind(1)
+        # index = i * C + j % C and t = j - first < C, so t = (index - first) mod C.
+        places = Places(ring, start, index.sub(first).remainder_(self._steps), length)
+        self._last = (index, places)
+        return places
+
+    def episodes(self) -> Episodes:
+        """All finished episodes in the window."""
+        env = np.repeat(np.arange(self.n_envs), self._episodes)
+        nth = np.concatenate([np.arange(count) for count in self._episodes])
+        slot = env * self._slots + (self._oldest[env] + nth) % self._slots
+        start, length = self._table_np[slot][:, [_Column.START, _Column.LENGTH]].T
+        return Episodes(env, start, length, self._checksums[slot])
+
+    def oldest_transitions(self) -> np.ndarray:
+        """Numbers (N,) int64 of the oldest transition of each environment."""
+        return self._oldest_transition.copy()
+
+    def restore(self, episodes: Episodes, oldest_transitions: np.ndarray) -> None:
+        """Hold exactly these episodes, as `episodes` and `oldest_transitions` returned them."""
+        self._last = None
+        self._oldest[:] = 0
+        self._episodes[:] = 0
+        self._transitions[:] = 0
+        self._oldest_transition[:] = oldest_transitions
+        self._recount()
+        for env, start, length, checksum in zip(*(part.tolist() for part in episodes), strict=True):
+            self.append(env, start, length, checksum)
+
+
+def _shared(*size: int) -> tuple[Tensor, np.ndarray]:
+    """The same int64 memory for torch, which samples, and numpy, which writes small things fast."""
+    array = np.zeros(size, np.int64)
+    return torch.from_numpy(array), array

@@ -1,0 +1,1 @@
+"""Which loss trains the shared encoder, one file each."""

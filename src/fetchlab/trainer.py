@@ -1,0 +1,129 @@
+"""Parts, callbacks and loggers joined in one Lightning Trainer."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+
+from fetchlab.build import Parts, build_env
+from fetchlab.callbacks.checkpoints import Checkpoints
+from fetchlab.callbacks.evaluation import Evaluation
+from fetchlab.callbacks.log_points import LogPoints
+from fetchlab.callbacks.progress import EnvStepProgress
+from fetchlab.callbacks.stopping import Stopping
+from fetchlab.callbacks.throughput import RateMeter, TimeEstimate
+from fetchlab.checkpoint.torch_io import CommitCheckpointIO
+from fetchlab.learn.sac_module import METRICS
+from fetchlab.loggers.csv import RunCSVLogger
+from fetchlab.loggers.tensorboard import RunTensorBoardLogger
+
+COLUMNS = (
+    *METRICS,
+    "train/success_rate",
+    "train/return",
+    "eval/success_rate",
+    "eval/return",
+    "eval/goal_distance_m",
+    "time/env_steps_per_s",
+    "time/grad_updates_per_s",
+)
+
+
+@dataclass
+class Assembled:
+    """A Trainer and the callbacks whose results the summary reads."""
+
+    trainer: pl.Trainer
+    evaluation: Evaluation
+    stopping: Stopping
+
+
+def build_trainer(
+    cfg: Mapping[str, Any], run_dir: Path, parts: Parts, record: Mapping[str, Any], resume: bool
+) -> Assembled:
+    """The Trainer of a run; every trigger in it counts env steps, none counts Lightning's steps.
+
+    Args:
+        cfg: resolved, plain.
+        run_dir: the run's folder.
+        parts: of `fetchlab.build`.
+        record: written into every checkpoint, compared when it is resumed.
+        resume: whether a checkpoint will be loaded.
+    """
+    options, evaluating = cfg["callbacks"], cfg["callbacks"]["evaluation"]
+    log_points = LogPoints(options["log_every_env_steps"], _sources(parts))
+    evaluation = Evaluation(
+        lambda: build_env(cfg, evaluating["n_envs"], evaluating["workers"]),
+        evaluating["every_env_steps"],
+        evaluating["episodes"],
+        cfg["seed"],
+        run_dir / "evaluation.json",
+        log_points.write,
+    )
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints",
+        lambda: evaluation.history[-1]["success_rate"] if evaluation.history else None,
+        record,
+    )
+    stopping = Stopping()
+    total, estimate = cfg["total_env_steps"], options["time_estimate"]
+    # In this order: an evaluation writes its row, the checkpoint then holds both.
+    callbacks: list[pl.Callback] = [
+        stopping,
+        log_points,
+        evaluation,
+        checkpoints,
+        EnvStepProgress(total, options["progress_refresh_s"]),
+        TimeEstimate(total, **estimate),
+    ]
+    _silence_lightning()
+    trainer = pl.Trainer(
+        accelerator=cfg["trainer"]["accelerator"],
+        devices=1,
+        deterministic=cfg["trainer"]["deterministic"],
+        max_epochs=-1,
+        logger=_loggers(cfg, run_dir, resume),
+        callbacks=callbacks,
+        plugins=[CommitCheckpointIO(keep=options["keep_checkpoints"])],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        default_root_dir=str(run_dir),
+    )
+    return Assembled(trainer, evaluation, stopping)
+
+
+def _sources(parts: Parts) -> tuple[Any, ...]:
+    rates = RateMeter()
+    rates.start(0, 0)
+    return (
+        parts.module.sums.pop,
+        parts.data.collector.means,
+        lambda: rates.read(parts.data.env_steps, parts.module.grad_updates),
+    )
+
+
+def _loggers(cfg: Mapping[str, Any], run_dir: Path, resume: bool) -> list[Logger]:
+    loggers: list[Logger] = []
+    if cfg["logger"]["csv"]:
+        loggers.append(RunCSVLogger(str(run_dir), COLUMNS, resume))
+    if cfg["logger"]["tensorboard"]:
+        loggers.append(RunTensorBoardLogger(str(run_dir), resume))
+    return loggers
+
+
+def _silence_lightning() -> None:
+    """Hide advice that does not apply: the data source is a collector, not a DataLoader."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for text in (".*does not have many workers.*", ".*isinstance.*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=text)

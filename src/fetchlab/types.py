@@ -1,0 +1,131 @@
+"""Names of observation entries, the shape legend, and the protocols of the swap-in points.
+
+Shape legend used in every docstring: ``N`` environments, ``B`` transitions in a batch, ``U``
+updates in a round, ``E`` critics in the ensemble, ``S`` stacked frames, ``(C, H, W)`` an image,
+``A`` action size.
+
+One environment step yields these entries (float32 unless said):
+
+==================  ==================  =========================================================
+``pixels``          (3, H, W) uint8     one camera frame
+``state``           (25,), Reach (10,)  the simulator's observation vector
+``proprio``         (10,)               the robot's own sensors, derived from ``state``
+``achieved_goal``   (3,)                metres; object position (Reach: gripper), from ``state``
+``desired_goal``    (3,)                metres
+==================  ==================  =========================================================
+
+This module imports no torch at run time: simulator workers import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor
+
+PIXELS = "pixels"
+STATE = "state"
+PROPRIO = "proprio"
+ACHIEVED_GOAL = "achieved_goal"
+DESIRED_GOAL = "desired_goal"
+VECTOR_ENTRIES = (STATE, PROPRIO, ACHIEVED_GOAL, DESIRED_GOAL)
+ENTRIES = (PIXELS, *VECTOR_ENTRIES)
+GOAL_DIM = 3
+ACTION_DIM = 4
+
+
+class ConfigError(ValueError):
+    """A value the user gave cannot work; the message is one line: value, expected, remedy."""
+
+    def __init__(self, key: str, value: object, expected: str, remedy: str) -> None:
+        super().__init__(f"{key}={value!r}: expected {expected}; {remedy}")
+
+
+class RunFailedError(RuntimeError):
+    """A run could not go on; the message is one line: the cause, and how to continue."""
+
+
+def require(ok: bool, key: str, value: object, expected: str, remedy: str) -> None:
+    """Raise `ConfigError` unless ``ok``."""
+    if not ok:
+        raise ConfigError(key, value, expected, remedy)
+
+
+def check_inputs(key: str, names: Sequence[str]) -> None:
+    """Refuse an agent's input list that is empty, repeats itself or names what does not exist.
+
+    Raises:
+        ConfigError: with the list, what it may hold, and the remedy.
+    """
+    known = ", ".join(ENTRIES)
+    require(len(names) > 0, key, list(names), "at least one entry", f"choose from {known}")
+    for name in names:
+        require(name in ENTRIES, key, name, f"one of {known}", "remove it or correct its name")
+    once = len(set(names)) == len(names)
+    require(once, key, list(names), "each entry once", "remove the duplicate")
+    require(
+        DESIRED_GOAL in names,
+        key,
+        list(names),
+        f"{DESIRED_GOAL} among them (without it relabelling means nothing)",
+        f"add {DESIRED_GOAL}",
+    )
+
+
+class Encoder(Protocol):
+    """Images to feature maps: (B, C, H, W) float in [0, 1] -> (B, *out_shape)."""
+
+    out_shape: tuple[int, int, int]
+
+    def __call__(self, pixels: Tensor) -> Tensor: ...
+
+
+class Pooling(Protocol):
+    """Feature maps to a vector: (B, F, h, w) -> (B, out_dim)."""
+
+    out_dim: int
+
+    def __call__(self, maps: Tensor) -> Tensor: ...
+
+
+class Augmentation(Protocol):
+    """Images to images of the same shape and dtype: (B, C, H, W) uint8 -> (B, C, H, W) uint8."""
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+class Relabeller(Protocol):
+    """Which time of the same episode gives each transition its goal.
+
+    ``__call__(t, length, generator)`` takes the transition's time ``t`` (B,) int64 in
+    [0, length - 1] and its episode's number of transitions (B,) int64, and returns the goal's time
+    (B,) int64: the row whose ``achieved_goal`` becomes the desired goal, in [1, length], or -1 to
+    keep the episode's own goal.
+    """
+
+    def __call__(self, t: Tensor, length: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+class Routing(Protocol):
+    """Which loss trains the shared encoder.
+
+    ``encoder_optimizer`` names the one optimizer that holds the encoder's parameters.
+    ``for_critic(features)`` and ``for_actor(features)`` return the features (B, D) that the critic
+    loss and the actor loss see: with the graph where that loss trains the encoder, detached else.
+    """
+
+    encoder_optimizer: Literal["critic", "actor"]
+
+    def for_critic(self, features: Tensor) -> Tensor: ...
+
+    def for_actor(self, features: Tensor) -> Tensor: ...
+
+
+if TYPE_CHECKING:
+    #: Vectorised reward: (achieved_goal (..., 3), desired_goal (..., 3)) -> reward (...), float32.
+    RewardFunction = Callable[[Tensor, Tensor], Tensor]

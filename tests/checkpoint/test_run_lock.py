@@ -1,0 +1,125 @@
+"""One process per run folder; dead holders hold nothing; children keep nothing alive."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fetchlab.checkpoint.run_lock import RunLock, RunLockedError
+from fetchlab.types import ConfigError
+
+SRC = Path(__file__).parents[2] / "src"
+HOLD = """
+import subprocess, sys, time
+from pathlib import Path
+from fetchlab.checkpoint.run_lock import RunLock
+RunLock(Path(sys.argv[1])).acquire()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_second_start_is_refused_until_the_holder_is_killed(tmp_path):
+    (tmp_path / "metrics.csv").write_text("env_steps\n")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = int(holder.stdout.readline())
+    try:
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(RunLockedError) as caught:
+            RunLock(tmp_path).acquire()
+        assert f"process {holder.pid} since 20" in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        os.kill(child, 0)  # the worker outlives its parent, without the lock
+        began = time.monotonic()
+        with RunLock(tmp_path):
+            assert time.monotonic() - began < 1
+            assert f"pid {os.getpid()} " in (tmp_path / ".lock").read_text()
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_same_process_and_reuse(tmp_path):
+    with RunLock(tmp_path):
+        with pytest.raises(RunLockedError, match=str(os.getpid())), RunLock(tmp_path):
+            pass
+        with pytest.raises(RunLockedError):  # the refused attempt took nothing away
+            RunLock(tmp_path).acquire()
+    lock = RunLock(tmp_path)
+    for _ in range(2):
+        lock.acquire()
+        lock.release()
+    lock.release()
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path):
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            lock.release()  # a child's clean-up must not free its parent's lock
+            os.write(writer, b"x")
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        assert os.read(reader, 1) == b"x"
+        with pytest.raises(RunLockedError):
+            RunLock(tmp_path).acquire()
+        os.close(lock._fd)  # what the kernel does when the holder dies: no unlock, only a close
+        RunLock(tmp_path).acquire()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+
+
+def test_a_linked_lock_file_is_refused(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(outside)
+    with pytest.raises(ConfigError, match="run_dir="):
+        RunLock(tmp_path / "run").acquire()
+    assert outside.read_text() == "precious"
+
+
+def test_unusable_folders_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run" / ".lock").mkdir(parents=True)
+    for folder in (tmp_path / "absent", tmp_path / "file", tmp_path / "run"):
+        with pytest.raises(ConfigError, match=re.escape(str(folder))):
+            RunLock(folder).acquire()
+    (tmp_path / "run" / ".lock").rmdir()
+    os.mkfifo(tmp_path / "run" / ".lock")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        RunLock(tmp_path / "run").acquire()
+
+
+def test_what_the_lock_file_says_is_not_trusted(tmp_path):
+    holder = RunLock(tmp_path)
+    holder.acquire()
+    (tmp_path / ".lock").write_bytes(b"\x1b[31m rm -rf\n\xff")
+    with pytest.raises(RunLockedError, match="in use by another process"):
+        RunLock(tmp_path).acquire()
+    holder.release()

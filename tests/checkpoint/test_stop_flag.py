@@ -1,0 +1,119 @@
+"""Signals set a flag and nothing else; the second Ctrl-C leaves at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fetchlab.checkpoint.signals import StopFlag
+
+SRC = Path(__file__).parents[2] / "src"
+LOOP = """
+import time
+from fetchlab.checkpoint.signals import StopFlag
+with StopFlag() as flag:
+    try:
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.01)
+            if flag.stop:
+                print("noticed", flag.reason, flush=True)
+                time.sleep(30)
+    finally:
+        print("cleaned up", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_sets_the_flag_and_restores(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopFlag() as flag:
+        assert (flag.stop, flag.reason) == (False, None)
+        os.kill(os.getpid(), number)
+        assert (flag.stop, flag.reason) == (True, name)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_restores_after_an_error_and_keeps_the_first_reason():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError, match="inside"), StopFlag() as flag:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler repeats itself: not an exit
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("inside")
+    assert flag.reason == "SIGTERM"
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_second_interrupt_exits_now():
+    child = subprocess.Popen(
+        [sys.executable, "-c", LOOP],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    assert child.stdout.readline() == "noticed SIGINT\n"
+    child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=10)
+    assert child.returncode == 130
+    assert output == ""  # no clean-up ran
+    assert "Ctrl-C again exits now" in errors
+
+
+class Terminated(LightningModule):
+    """Receives SIGTERM in its second step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.flag = StopFlag()
+        self.steps = 0
+
+    def on_train_start(self) -> None:
+        self.flag.__enter__()
+
+    def training_step(self, batch: list, index: int) -> torch.Tensor:
+        self.steps += 1
+        if self.steps == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.weight.sum()
+
+    def on_train_batch_end(self, *args) -> None:
+        self.trainer.should_stop = self.flag.stop
+
+    def on_train_end(self) -> None:
+        self.flag.__exit__(None, None, None)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_does_not_stop_first(tmp_path):
+    """Without the flag in place, Lightning answers SIGTERM with SystemExit and no checkpoint."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    module = Terminated()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=2,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+    )
+    trainer.fit(module, DataLoader(TensorDataset(torch.zeros(6, 1))))
+    assert (module.steps, module.flag.reason) == (2, "SIGTERM")
+    assert not trainer.received_sigterm
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

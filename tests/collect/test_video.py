@@ -1,0 +1,78 @@
+"""Videos: written, read back, and refused in clear words."""
+
+import numpy as np
+import pytest
+
+from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
+from fetchlab.types import ConfigError
+
+
+@pytest.fixture
+def frames():
+    """Six frames of 21 x 20 pixels: top half red, bottom half blue, then the other way round."""
+    images = np.zeros((6, 3, 21, 20), np.uint8)
+    images[:3, 0, :10], images[:3, 2, 10:] = 255, 255
+    images[3:, 2, :10], images[3:, 0, 10:] = 255, 255
+    return images
+
+
+def read(path):
+    reader = load_encoder().read_frames(path)
+    meta = next(reader)
+    width, height = meta["size"]
+    return meta, [np.frombuffer(raw, np.uint8).reshape(height, width, 3) for raw in reader]
+
+
+def test_written_frames_come_back_in_order_and_upright(tmp_path, frames):
+    path = tmp_path / "videos" / "episode.mp4"
+    write_video(frames, path, fps=25, magnify=3)
+    meta, images = read(path)
+    assert meta["size"] == (60, 64)  # 3 x (20, 21), the odd 63 padded to 64
+    assert meta["fps"] == 25
+    assert len(images) == 6
+    for image, (top, bottom) in zip(images, [(0, 2)] * 3 + [(2, 0)] * 3, strict=True):
+        assert image[10, 30].argmax() == top  # channel 0 is red, 2 is blue
+        assert image[50, 30].argmax() == bottom
+        assert image[10, 30, top] > 150
+    assert [entry.name for entry in path.parent.iterdir()] == ["episode.mp4"]
+
+
+def test_an_existing_file_is_replaced(tmp_path, frames):
+    path = tmp_path / "episode.mp4"
+    path.write_bytes(b"old")
+    write_video(frames[:1], path, fps=25, magnify=1)
+    assert len(read(path)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"frames": np.zeros((2, 8, 8, 3), np.uint8)}, "frames"),
+        ({"frames": np.zeros((0, 3, 8, 8), np.uint8)}, "frames"),
+        ({"frames": np.zeros((2, 3, 8, 8), np.float32)}, "uint8"),
+        ({"fps": 0}, "fps"),
+        ({"magnify": 0}, "magnify"),
+        ({"path": "episode.gif"}, "path"),
+    ],
+)
+def test_what_is_no_video_is_refused(tmp_path, frames, change, key):
+    arguments = {"frames": frames, "path": "episode.mp4", "fps": 25, "magnify": 1, **change}
+    arguments["path"] = tmp_path / arguments["path"]
+    with pytest.raises(ConfigError, match=key):
+        write_video(**arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_says_what_to_install(tmp_path, frames, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    with pytest.raises(VideoUnavailableError, match=r"pip install.*video=false"):
+        write_video(frames, tmp_path / "episode.mp4", fps=25, magnify=1)
+
+
+def test_a_failing_ffmpeg_leaves_no_file(tmp_path, frames, monkeypatch):
+    monkeypatch.setattr(load_encoder(), "get_ffmpeg_exe", lambda: "/bin/false")
+    monkeypatch.setattr("imageio_ffmpeg._io.get_ffmpeg_exe", lambda: "/bin/false")
+    monkeypatch.setattr("imageio_ffmpeg._io.get_first_available_h264_encoder", lambda: "libx264")
+    with pytest.raises(VideoUnavailableError, match=r"episode\.mp4"):
+        write_video(frames, tmp_path / "episode.mp4", fps=25, magnify=1)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,298 @@
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.pool import WorkerError, WorkerPool
+from fetchlab.envs.specs import FetchSpec
+from fetchlab.types import ConfigError
+
+SPEC = FetchSpec("FetchPush-v4", max_episode_steps=6, pixels=None)
+FIELDS = ("state", "achieved_goal", "desired_goal", "reward", "terminated", "truncated", "success")
+FIRST = ("first_state", "first_achieved_goal", "first_desired_goal")
+SEEDS = [11, 12, 13]
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def actions(seed, steps, n=3):
+    return np.random.default_rng(seed).uniform(-1, 1, (steps, n, 4)).astype(np.float32)
+
+
+def play(pool, sequence):
+    """Steps the pool and returns a copy of everything it reports, time by time."""
+    rows = []
+    for action in sequence:
+        pool.send(action)
+        pool.receive()
+        rows.append({name: getattr(pool.arrays, name).copy() for name in FIELDS + FIRST})
+    return rows
+
+
+def assert_same(left, right):
+    assert len(left) == len(right) > 0
+    for t, (a, b) in enumerate(zip(left, right, strict=True)):
+        done = a["terminated"] | a["truncated"]
+        for name in FIELDS:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=f"{name} at {t}")
+        for name in FIRST:  # meaningful where an episode ended
+            np.testing.assert_array_equal(a[name][done], b[name][done], err_msg=f"{name} at {t}")
+
+
+def gone(pids, within_s=5.0):
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        if not [pid for pid in alive if "zombie" not in Path(f"/proc/{pid}/status").read_text()]:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture(scope="module")
+def shared():
+    pool = WorkerPool(SPEC, n_envs=3, workers=2, timeout_s=60.0)  # shares of 1 and 2
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def pool():
+    """A pool that the test may break: two workers with one environment each."""
+    pool = WorkerPool(SPEC, n_envs=2, workers=2, timeout_s=60.0)
+    pool.reset([21, 22])
+    yield pool
+    pool.close()
+
+
+def test_pool_equals_serial_environments(shared):
+    envs = [FetchEnv(SPEC) for _ in SEEDS]
+    shared.reset(SEEDS)
+    for i, env in enumerate(envs):
+        obs = env.reset(SEEDS[i])
+        np.testing.assert_array_equal(shared.arrays.state[i], obs.state)
+        np.testing.assert_array_equal(shared.arrays.desired_goal[i], obs.desired_goal)
+    sequence = actions(0, 20)  # three ends of episodes of 6 steps
+    expected = []
+    for action in sequence:
+        row = {name: np.zeros_like(getattr(shared.arrays, name)) for name in FIELDS + FIRST}
+        for i, env in enumerate(envs):
+            obs, *rest = env.step(action[i])
+            for name, value in zip(FIELDS, (*obs[:3], *rest), strict=True):
+                row[name][i] = value
+            if row["truncated"][i]:
+                first = env.reset()
+                for name, value in zip(FIRST, first[:3], strict=True):
+                    row[name][i] = value
+        expected.append(row)
+    assert sum(row["truncated"].all() for row in expected) == 3
+    assert_same(play(shared, sequence), expected)
+
+
+def test_state_moves_between_pools_of_other_worker_counts(shared):
+    sequence = actions(1, 16)
+    shared.reset(SEEDS)
+    play(shared, sequence[:4])  # mid-episode
+    states = shared.get_state()
+    expected = play(shared, sequence[4:])
+    one = WorkerPool(SPEC, n_envs=3, workers=1, timeout_s=60.0)
+    try:
+        one.reset(None)
+        one.set_state(states)
+        assert one.arrays.seed.ravel().tolist() == SEEDS
+        assert_same(play(one, sequence[4:]), expected)
+        # and the same from the start, without any state: only the seeds decide
+        one.reset(SEEDS)
+        shared.reset(SEEDS)
+        assert_same(play(one, sequence), play(shared, sequence))
+    finally:
+        one.close()
+    with pytest.raises(ConfigError, match="states=2"):
+        shared.set_state(states[:2])
+
+
+def test_seeds_decide_and_unseeded_resets_go_on(shared):
+    shared.reset(SEEDS)
+    first = shared.arrays.state.copy(), shared.arrays.desired_goal.copy()
+    shared.reset(None)
+    assert not (shared.arrays.desired_goal == first[1]).all(axis=1).any()
+    shared.reset(SEEDS)
+    np.testing.assert_array_equal(shared.arrays.state, first[0])
+    np.testing.assert_array_equal(shared.arrays.desired_goal, first[1])
+    for bad in ([1, 2], [1, 2, -3]):
+        with pytest.raises(ConfigError, match="seeds="):
+            shared.reset(bad)
+
+
+def test_an_outstanding_step_must_be_received_first(shared):
+    shared.reset(SEEDS)
+    with pytest.raises(RuntimeError, match="without an outstanding step"):
+        shared.receive()
+    action = actions(2, 1)[0]
+    shared.send(action)
+    for call in (lambda: shared.send(action), lambda: shared.reset(None), shared.get_state):
+        with pytest.raises(RuntimeError, match="call receive"):
+            call()
+    shared.receive()
+    assert shared.arrays.step.ravel().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_non_finite_action_is_refused_by_name_before_anything_is_sent(shared, poison):
+    shared.reset(SEEDS)
+    before = shared.arrays.state.copy()
+    action = actions(3, 1)[0]
+    action[1, 2] = poison
+    with pytest.raises(ValueError, match=r"env 1 .*step 1 .*seed 12"):
+        shared.send(action)
+    assert not shared.outstanding
+    np.testing.assert_array_equal(shared.arrays.state, before)
+    with pytest.raises(ValueError, match="shape"):
+        shared.send(action[:2])
+
+
+@needs_proc
+def test_workers_load_mujoco_but_not_torch(shared):
+    for pid in shared.pids:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        assert "libmujoco" in maps
+        assert "libtorch" not in maps
+        assert "torchrl" not in maps
+    code = "import sys, fetchlab.envs.pool, fetchlab.envs.worker, fetchlab.envs.fetch;"
+    code += "print([m for m in ('torch', 'torchrl', 'tensordict') if m in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_workers_ignore_signals_meant_for_the_group(shared):
+    shared.reset(SEEDS)
+    for pid in shared.pids:
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    play(shared, actions(4, 3))
+    assert shared.arrays.step.ravel().tolist() == [3, 3, 3]
+
+
+@needs_proc
+@pytest.mark.parametrize("when", ["in a step", "between steps"])
+def test_a_killed_worker_is_named_at_once_and_leaves_no_orphans(pool, when):
+    pids = pool.pids
+    action = actions(5, 1, n=2)[0]
+    play(pool, [action])
+    if when == "in a step":
+        os.kill(pids[1], signal.SIGSTOP)  # so that the step is certainly unfinished
+        pool.send(action)
+    os.kill(pids[1], signal.SIGKILL)
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=rf"worker 1 \(pid {pids[1]}\).*env 1.*SIGKILL") as error:
+        if not pool.outstanding:
+            pool.send(action)
+        pool.receive()
+    assert time.monotonic() - start < 10.0  # at once, not after timeout_s = 60
+    assert (error.value.env, error.value.seed) == (1, 22)
+    assert gone(pids)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.send(action)
+
+
+@needs_proc
+def test_a_hung_worker_is_an_error_after_the_timeout(pool):
+    pids = pool.pids
+    os.kill(pids[0], signal.SIGSTOP)
+    pool.timeout_s = 0.5
+    pool.send(actions(6, 1, n=2)[0])
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=r"worker 0 .*env 0.*did not answer within 0.5 s"):
+        pool.receive()
+    assert 0.4 < time.monotonic() - start < 10.0
+    assert gone(pids)
+
+
+@needs_proc
+def test_an_exception_in_a_worker_names_env_step_seed_and_traceback(pool):
+    pids = pool.pids
+    play(pool, actions(7, 2, n=2))
+    states = pool.get_state()
+    states[1]["simulator"]["integration"][1:8] = 1e12  # MuJoCo will reset itself
+    pool.set_state(states)
+    pool.send(actions(8, 1, n=2)[0])
+    with pytest.raises(WorkerError, match=r"env 1, step 3 of episode 0, seed 22") as error:
+        pool.receive()
+    assert (error.value.env, error.value.step, error.value.seed) == (1, 3, 22)
+    assert "Traceback" in str(error.value)
+    assert "SimulationError" in str(error.value)
+    assert gone(pids)
+
+
+@needs_proc
+def test_close_is_idempotent_and_garbage_collection_is_enough():
+    pool = WorkerPool(SPEC, n_envs=1, workers=1, timeout_s=60.0)
+    pids = pool.pids
+    os.kill(pids[0], signal.SIGSTOP)  # does not leave when asked
+    pool.close()
+    pool.close()
+    assert gone(pids)
+    assert pool.pids == []
+
+    pool = WorkerPool(SPEC, n_envs=1, workers=1, timeout_s=60.0)
+    pids = pool.pids
+    del pool
+    gc.collect()
+    assert gone(pids)
+
+
+@needs_proc
+def test_workers_die_with_a_killed_parent_and_its_script_runs_once(tmp_path):
+    script = tmp_path / "script.py"  # no `if __name__ == "__main__"`
+    script.write_text(
+        "import os, signal\n"
+        "from fetchlab.envs.pool import WorkerPool\n"
+        "from fetchlab.envs.specs import FetchSpec\n"
+        "open('runs', 'a').write('x')\n"
+        "pool = WorkerPool(FetchSpec('FetchReach-v4', 5, None), 2, 2, 60.0)\n"
+        "os.kill(pool.pids[0], signal.SIGSTOP)  # cannot read the end of file\n"
+        "print(*pool.pids, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, script],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    pids = [int(pid) for pid in run.stdout.split()]
+    assert len(pids) == 2
+    assert gone(pids)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_worker_that_cannot_build_its_environments_says_why():
+    with pytest.raises(WorkerError, match=r"building envs 0\.\.0(.|\n)*env_id='Fetch"):
+        WorkerPool(FetchSpec("FetchFly-v0", 5, None), n_envs=1, workers=1, timeout_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "sizes"),
+    [
+        ("n_envs=0", (0, 1, 1.0)),
+        ("workers=0", (2, 0, 1.0)),
+        ("workers=3", (2, 3, 1.0)),
+        ("timeout_s=0.0", (2, 1, 0.0)),
+    ],
+)
+def test_impossible_sizes_are_refused(key, sizes):
+    with pytest.raises(ConfigError, match=key):
+        WorkerPool(SPEC, *sizes)

@@ -1,0 +1,200 @@
+import gc
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+
+from fetchlab.envs import rendering
+from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec
+from fetchlab.types import ConfigError
+
+SIZE = 84
+CLOSE = CameraSpec((1.36, 0.75, 0.44), 0.65, 270.0, -35.0)
+INSIDE = CameraSpec((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
+
+
+def make(env_id="FetchPush-v4", *, size=SIZE, camera=None, show_goal=True, quality="fast"):
+    return FetchEnv(FetchSpec(env_id, 50, PixelSpec(size, camera, show_goal, quality)))
+
+
+def action(rng):
+    return rng.uniform(-1, 1, 4).astype(np.float32)
+
+
+def red(frame):
+    """Where a frame shows the goal marker's colour."""
+    r, g, b = frame.astype(int)
+    return (r > 120) & (g < 60) & (b < 60)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "size"),
+    [("FetchPush-v4", SIZE), ("FetchReach-v4", 48), ("FetchPickAndPlace-v4", 32)],
+)
+def test_reference_equals_gymnasium(env_id, size):
+    theirs = gymnasium.make(env_id, render_mode="rgb_array", width=size, height=size)
+    env = make(env_id, size=size, quality="reference")
+    rng = np.random.default_rng(0)
+
+    def assert_same(obs, observation):
+        if viewer := theirs.unwrapped.mujoco_renderer.viewer:
+            viewer.make_context_current()  # two renderers share this thread
+        frame = theirs.render()
+        np.testing.assert_array_equal(obs.pixels, frame.transpose(2, 0, 1))
+        np.testing.assert_array_equal(obs.state, observation["observation"].astype(np.float32))
+
+    for seed in (6, None):
+        observation, _ = theirs.reset(seed=seed)
+        assert_same(env.reset(seed), observation)
+        for _ in range(15):
+            a = action(rng)
+            observation = theirs.step(a)[0]
+            assert_same(env.step(a).obs, observation)
+    theirs.close()
+    env.close()
+
+
+@pytest.mark.parametrize("show_goal", [True, False])
+@pytest.mark.parametrize("env_id", ["FetchPush-v4", "FetchPickAndPlace-v4"])
+def test_rendering_moves_the_simulation_as_gymnasium_does(env_id, show_goal):
+    # where the gripper opens, each frame refreshes the poses that the next action starts from
+    theirs = gymnasium.make(env_id, render_mode="rgb_array", width=8, height=8)
+    env = make(env_id, size=8, show_goal=show_goal)
+    rng = np.random.default_rng(0)
+    theirs.reset(seed=1)
+    env.reset(1)
+    for _ in range(50):
+        a = action(rng)
+        theirs.unwrapped._render_callback()  # what `render` does to the simulation
+        observation = theirs.step(a)[0]["observation"]
+        np.testing.assert_array_equal(env.step(a).obs.state, observation.astype(np.float32))
+
+
+def test_frames_are_new_contiguous_images():
+    env = make(size=20)
+    first = env.reset(0).pixels
+    kept = first.copy()
+    second = env.step(np.ones(4)).obs.pixels
+    assert (second.shape, second.dtype) == ((3, 20, 20), np.uint8)
+    assert second.flags.c_contiguous
+    assert second.flags.owndata
+    np.testing.assert_array_equal(first, kept)
+    assert (second != first).any()
+    np.testing.assert_array_equal(env.render_frame(), second)
+
+
+def test_fast_looks_like_reference():
+    fast, reference = make(), make(quality="reference")
+    rng = np.random.default_rng(0)
+    fast.reset(0)
+    reference.reset(0)
+    differences = []
+    for _ in range(5):
+        a = action(rng)
+        pictures = [env.step(a).obs.pixels.astype(int) for env in (fast, reference)]
+        differences.append(np.abs(pictures[0] - pictures[1]).mean())
+    assert 0 < np.mean(differences) < 3  # of 255: edges without smoothing, nothing missing
+
+
+@pytest.mark.parametrize("camera", [None, CLOSE, INSIDE])
+def test_culling_changes_no_pixel(camera):
+    env = make(camera=camera)
+    renderer = env._renderer
+    culling, everything = renderer._culling, np.zeros_like(env._model.geom_group)
+    rng = np.random.default_rng(0)
+    env.reset(0)
+    hidden = 0
+    for _ in range(20):
+        frame = env.step(action(rng)).obs.pixels
+        hidden = max(hidden, np.count_nonzero(env._model.geom_group))
+        renderer._culling = None
+        env._model.geom_group[:] = everything
+        np.testing.assert_array_equal(env.render_frame(), frame)
+        renderer._culling = culling
+    assert hidden >= 2  # at least the covered e-stop and laser
+
+
+def test_hidden_goal():
+    shown, hidden = make(camera=CLOSE), make(camera=CLOSE, show_goal=False)
+    for seed in range(4):
+        with_goal, without = shown.reset(seed).pixels, hidden.reset(seed).pixels
+        marker = red(with_goal)
+        assert 4 <= marker.sum() < 100
+        assert not red(without).any()
+        # nothing else differs: a ball of 2 cm covers at most its surroundings
+        rows, columns = np.nonzero((with_goal != without).any(axis=0))
+        assert np.ptp(rows) < 15
+        assert np.ptp(columns) < 15
+
+
+def test_the_marker_follows_the_goal():
+    env = make(camera=CLOSE)
+    places = []
+    for seed in range(12):
+        obs = env.reset(seed)
+        columns = np.nonzero(red(obs.pixels))[1]
+        if len(columns) > 8:  # else behind the gripper
+            places.append((columns.mean(), obs.desired_goal[0]))
+    assert len(places) >= 6
+    columns, x = np.array(places).T
+    assert np.corrcoef(columns, -x)[0, 1] > 0.95  # seen from azimuth 270, +x points left
+
+
+def object_pixels(env, dx, dy):
+    """(rows, columns) of the object, set down ``dx, dy`` metres from the first gripper place."""
+    env.reset(0)
+    place = env._inner.initial_gripper_xpos[:2] + np.array([dx, dy])
+    env._data.joint("object0:joint").qpos[:2] = place
+    frames = []
+    for group in (0, rendering.HIDDEN_GROUP):
+        shown = env._model.geom("object0").id
+        env._renderer._culling._shown[shown] = group
+        frames.append(env.render_frame())
+    env._renderer._culling._shown[shown] = 0
+    return np.nonzero((frames[0] != frames[1]).any(axis=0))
+
+
+def test_close_camera_enlarges_the_object():
+    widths = {}
+    for name, camera in {"default": None, "close": CLOSE}.items():
+        _, columns = object_pixels(make(camera=camera, show_goal=False), 0.1, 0.0)
+        widths[name] = np.ptp(columns) + 1
+    assert widths["default"] <= 4
+    assert 8 <= widths["close"] <= 12
+
+
+@pytest.mark.parametrize("dx", [-0.15, 0.15])
+@pytest.mark.parametrize("dy", [-0.15, 0.15])
+def test_close_camera_sees_the_corners_of_the_goal_area(dx, dy):
+    rows, columns = object_pixels(make(camera=CLOSE, show_goal=False), dx, dy)
+    assert len(rows) > 40
+    for pixels in (rows, columns):
+        assert pixels.min() >= 4  # room for a random shift of 4 pixels
+        assert pixels.max() < SIZE - 4
+
+
+def test_environments_of_one_process_take_turns():
+    alone = [make(camera=CLOSE).reset(seed).pixels for seed in range(3)]
+    envs = [make(camera=CLOSE) for _ in range(3)]
+    together = [env.reset(seed).pixels for seed, env in enumerate(envs)]
+    np.testing.assert_array_equal(together, alone)
+    envs[1].close()  # closing one leaves the others' contexts alone
+    np.testing.assert_array_equal(envs[0].render_frame(), alone[0])
+    np.testing.assert_array_equal(envs[2].render_frame(), alone[2])
+
+
+def test_close_is_final_and_repeatable():
+    env = make(size=8)
+    env.reset(0)
+    env.close()
+    env.close()
+    with pytest.raises(RuntimeError, match="no camera"):
+        env.render_frame()
+    gc.collect()
+
+
+def test_without_a_backend_one_line_says_so(monkeypatch):
+    monkeypatch.delattr(mujoco, "GLContext")
+    with pytest.raises(ConfigError, match=r"MUJOCO_GL=.*egl"):
+        make()

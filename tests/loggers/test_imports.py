@@ -1,0 +1,28 @@
+"""Start-up time: loggers and callbacks leave heavy packages to the moment they are needed."""
+
+import subprocess
+import sys
+
+# Lightning itself is replaced by an empty stand-in: what it loads is not this project's doing.
+SCRIPT = """
+import sys, types
+for name in ("lightning", "lightning.pytorch", "lightning.pytorch.loggers",
+             "lightning.pytorch.loggers.logger", "lightning.pytorch.callbacks"):
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__path__ = []
+    module.Logger = module.Callback = object
+import fetchlab.loggers.csv, fetchlab.loggers.tensorboard
+import fetchlab.callbacks.progress, fetchlab.callbacks.throughput
+import fetchlab.collect.video, fetchlab.collect.statistics
+heavy = {"tensorboard", "google.protobuf", "matplotlib", "imageio", "imageio_ffmpeg", "torch"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_imports_are_light():
+    path = [entry for entry in sys.path if entry]
+    env = {"PYTHONPATH": ":".join(path), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

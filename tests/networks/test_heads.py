@@ -1,0 +1,90 @@
+"""Actor and critic ensemble against layer-by-layer computation."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fetchlab.networks.actor import GaussianActor
+from fetchlab.networks.critic import CriticEnsemble
+from fetchlab.types import ConfigError
+
+
+def test_actor_is_a_relu_mlp_with_a_clamped_log_std():
+    torch.manual_seed(0)
+    actor = GaussianActor(3, 2, hidden=[8, 5], log_std_min=-0.1, log_std_max=0.2)
+    x = torch.randn(50, 3) * 5
+    w = actor.state_dict()
+    h = (x @ w["latent_pi.0.weight"].T + w["latent_pi.0.bias"]).clamp(min=0)
+    h = (h @ w["latent_pi.2.weight"].T + w["latent_pi.2.bias"]).clamp(min=0)
+    raw = h @ w["log_std.weight"].T + w["log_std.bias"]
+    mean, log_std = actor(x)
+    torch.testing.assert_close(mean, h @ w["mu.weight"].T + w["mu.bias"])
+    torch.testing.assert_close(log_std, raw.clamp(-0.1, 0.2))
+    assert log_std.min() >= -0.1
+    assert log_std.max() <= 0.2
+    assert raw.min() < -0.1  # or the clamp was never asked
+    assert raw.max() > 0.2
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden": []}, {"hidden": [8, 0]}, {"action_dim": 0}, {"log_std_min": 2.0}]
+)
+def test_actor_refuses(change):
+    sizes = {"in_dim": 3, "action_dim": 2, "hidden": [8], "log_std_min": -20, "log_std_max": 2}
+    with pytest.raises(ConfigError):
+        GaussianActor(**(sizes | change))
+
+
+def test_every_member_is_the_mlp_of_its_own_weights():
+    torch.manual_seed(0)
+    critic = CriticEnsemble(5, 2, hidden=[7, 6], ensemble=3)
+    x, action = torch.randn(11, 5), torch.rand(11, 2) * 2 - 1
+    q = critic(x, action)
+    assert q.shape == (3, 11)
+    for member in range(3):
+        h = torch.cat((x, action), dim=1)
+        for layer in range(3):
+            weight, bias = critic.weights[layer][member].T, critic.biases[layer][member, 0]
+            h = functional.linear(h, weight, bias)
+            h = h.relu() if layer < 2 else h
+        torch.testing.assert_close(q[member], h.squeeze(1))
+    assert (q[0] - q[1]).abs().max() > 1e-3  # members start apart
+
+
+def test_members_learn_apart_and_share_their_input():
+    critic = CriticEnsemble(5, 2, hidden=[16], ensemble=2)
+    x, action = torch.randn(4, 5, requires_grad=True), torch.rand(4, 2, requires_grad=True)
+    critic(x, action)[1].sum().backward()
+    for parameter in critic.parameters():
+        assert parameter.grad[0].abs().max() == 0
+        assert parameter.grad[1].abs().max() > 0
+    assert x.grad.abs().max() > 0
+    assert action.grad.abs().max() > 0
+
+
+def test_members_start_as_linear_layers_do():
+    """Uniform in +-1/sqrt(n_in), per member: bound, mean, and standard deviation bound/sqrt(3)."""
+    torch.manual_seed(0)
+    critic = CriticEnsemble(296, 4, hidden=[400, 200], ensemble=2)
+    reference = [nn.Linear(300, 400), nn.Linear(400, 200), nn.Linear(200, 1)]
+    for layer, linear in enumerate(reference):
+        bound = 1 / math.sqrt(linear.in_features)
+        pairs = ((critic.weights[layer], linear.weight), (critic.biases[layer], linear.bias))
+        for ours, theirs in pairs:
+            assert theirs.abs().max() <= bound
+            for member in ours:
+                assert member.numel() == theirs.numel()
+                assert member.abs().max() <= bound
+                if member.numel() > 5000:
+                    assert member.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+                    assert member.std().item() == pytest.approx(theirs.std().item(), rel=0.03)
+                    assert abs(member.mean().item()) < 0.02 * bound
+
+
+@pytest.mark.parametrize("change", [{"hidden": []}, {"ensemble": 0}, {"in_dim": 0}])
+def test_critic_refuses(change):
+    with pytest.raises(ConfigError):
+        CriticEnsemble(**({"in_dim": 5, "action_dim": 2, "hidden": [8], "ensemble": 2} | change))

@@ -1,0 +1,107 @@
+"""The backend is found by rendering with it; a failure names the reasons and the packages."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fetchlab.preflight import renderer
+from fetchlab.types import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch):
+    # set before deleting: monkeypatch then also removes what `choose_renderer` itself writes
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    renderer._probe.cache_clear()
+    yield
+    renderer._probe.cache_clear()
+
+
+def _fake_probe(monkeypatch, **works):
+    tried = []
+
+    def probe(backend):
+        tried.append(backend)
+        return renderer._Attempt(works[backend], f"about {backend}")
+
+    probe.cache_clear = lambda: None
+    monkeypatch.setattr(renderer, "_probe", probe)
+    return tried
+
+
+def test_this_machine_has_a_backend_and_it_renders():
+    info = renderer.choose_renderer()
+    assert info.backend in renderer.CANDIDATES
+    assert "OpenGL" in info.description
+    assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == info.backend
+    assert renderer.choose_gl_backend() == info.backend  # now through MUJOCO_GL, from the cache
+    assert renderer._probe.cache_info().misses <= len(renderer.CANDIDATES)
+
+
+def test_egl_is_preferred_and_osmesa_is_not_tried(monkeypatch):
+    tried = _fake_probe(monkeypatch, egl=True, osmesa=True)
+    assert renderer.choose_renderer() == renderer.RendererInfo("egl", "about egl")
+    assert tried == ["egl"]
+
+
+def test_osmesa_is_the_second_choice(monkeypatch):
+    tried = _fake_probe(monkeypatch, egl=False, osmesa=True)
+    assert renderer.choose_gl_backend() == "osmesa"
+    assert tried == ["egl", "osmesa"]
+    assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == "osmesa"
+
+
+def test_mujoco_gl_is_the_only_candidate_where_set(monkeypatch):
+    tried = _fake_probe(monkeypatch, egl=True, osmesa=True)
+    monkeypatch.setenv("MUJOCO_GL", "OSMesa")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "egl")  # MuJoCo refuses a platform that differs
+    assert renderer.choose_gl_backend() == "osmesa"
+    assert tried == ["osmesa"]
+    assert os.environ["PYOPENGL_PLATFORM"] == "osmesa"
+
+
+def test_neither_working_is_one_line_with_reasons_and_packages(monkeypatch):
+    _fake_probe(monkeypatch, egl=False, osmesa=False)
+    with pytest.raises(ConfigError) as caught:
+        renderer.choose_renderer()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "egl: about egl; osmesa: about osmesa" in message
+    for package in ("libegl1", "libgl1-mesa-dri", "libegl-mesa0", "libosmesa6"):
+        assert package in message
+    assert "MUJOCO_GL" not in os.environ
+
+
+def test_a_backend_that_does_not_exist_fails_with_its_reason(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    with pytest.raises(
+        ConfigError, match=r"RuntimeError: invalid value.*nonsense.*unset MUJOCO_GL"
+    ):
+        renderer.choose_renderer()
+
+
+def test_a_driver_that_hangs_is_a_failure(monkeypatch):
+    monkeypatch.setattr(renderer, "_PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(renderer, "PROBE_TIMEOUT_S", 0.2)
+    assert renderer._probe("egl") == renderer._Attempt(False, "no picture within 0 s")
+
+
+def test_a_driver_that_crashes_without_a_word_is_a_failure(monkeypatch):
+    monkeypatch.setattr(renderer, "_PROBE", "import os; os.kill(os.getpid(), 11)")
+    assert renderer._probe("egl") == renderer._Attempt(False, "exit status -11")
+
+
+def test_choosing_imports_neither_mujoco_nor_torch():
+    code = (
+        "import sys; from fetchlab.preflight.renderer import choose_gl_backend\n"
+        "choose_gl_backend(); print(sorted({'mujoco', 'OpenGL', 'torch'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

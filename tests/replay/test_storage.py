@@ -1,0 +1,288 @@
+"""What the storage refuses, protects, detects and grows."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from replay_oracle import LONGEST, Simulation, check_batch, open_replay
+
+from fetchlab.replay.files import ReplayError
+from fetchlab.types import ConfigError
+
+
+def filled(directory, steps=60, **options):
+    replay = open_replay(directory, **options)
+    layout = replay.storage.layout
+    sim = Simulation(layout.n_envs, layout.window_steps, layout.window_rows)
+    for _ in range(steps):
+        replay.extend(sim.step())
+    return replay, sim
+
+
+def saved(replay):
+    """The state as a checkpoint holds it, committed."""
+    text = io.BytesIO()
+    torch.save(replay.state_dict(), text)
+    replay.flush()
+    replay.committed()
+    return torch.load(io.BytesIO(text.getvalue()), weights_only=True)
+
+
+def test_rows_of_the_two_newest_checkpoints_cannot_be_overwritten(tmp_path):
+    replay, sim = filled(tmp_path, steps=0)
+    saved(replay), saved(replay)
+    rows = replay.storage.layout.rows
+    warned_at = None
+    with pytest.raises(ReplayError, match="commit a checkpoint"):
+        for _ in range(2 * rows):
+            if warned_at is None and replay.commit_needed():
+                warned_at = replay.storage._cursor.max()
+            replay.extend(sim.step())
+    # The first checkpoint needs row 0 (episodes begin there), so row R may not be written.
+    assert rows - 2 <= replay.storage._cursor.max() < rows
+    assert rows - 7 <= warned_at < replay.storage._cursor.max()
+    saved(replay)
+    assert replay.commit_needed(), "the second newest checkpoint still needs row 0"
+    saved(replay)
+    assert not replay.commit_needed()
+    replay.extend(sim.step())
+
+
+def test_a_refused_step_stores_nothing(tmp_path):
+    replay, sim = filled(tmp_path)
+    before = saved(replay)
+    arrays = {name: array.copy() for name, array in replay.storage.files.arrays.items()}
+    step = sim.step()
+    for change, message in (
+        (lambda s: s["action"].__setitem__((1, 0), float("nan")), r"action of environments \[1\]"),
+        (lambda s: s["next", "state"].__setitem__((2, 0), float("inf")), r"state of environments"),
+        (lambda s: s.set("state", s["state"].double()), "float64"),
+        (lambda s: s.set("desired_goal", torch.zeros(3, 1)), r"\(3, 1\) given"),
+    ):
+        bad = step.clone()
+        change(bad)
+        with pytest.raises(ValueError, match=message):
+            replay.extend(bad)
+    after = saved(replay)
+    assert torch.equal(before["_storage"]["cursor"], after["_storage"]["cursor"])
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, replay.storage.files.arrays[name])
+
+
+def test_an_episode_longer_than_announced_is_refused(tmp_path):
+    replay = open_replay(tmp_path)
+    sim = Simulation(3, 30, 35, fixed_length=LONGEST + 1)
+    for _ in range(LONGEST - 1):
+        replay.extend(sim.step())
+    with pytest.raises(ReplayError, match=r"environments \[0, 1, 2\] go on after 6 steps"):
+        replay.extend(sim.step())
+
+
+def test_nothing_can_be_sampled_before_an_episode_ends(tmp_path):
+    replay = open_replay(tmp_path)
+    sim = Simulation(3, 30, 35, fixed_length=LONGEST)
+    for _ in range(LONGEST - 1):
+        replay.extend(sim.step())
+    with pytest.raises(RuntimeError, match="learning_starts"):
+        replay.sample(1)
+    replay.extend(sim.step())
+    assert len(replay.sample(8)) == 8
+    with pytest.raises(RuntimeError, match="cannot draw 0"):
+        replay.sample(0)
+
+
+def test_a_shortened_file_is_refused_before_mapping(tmp_path):
+    replay, _ = filled(tmp_path)
+    saved(replay)
+    path = tmp_path / "pixels.bin"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size - 1)
+    with pytest.raises(ReplayError, match=rf"pixels.bin: {size:,} bytes expected, {size - 1:,} f"):
+        open_replay(tmp_path)
+    path.unlink()
+    with pytest.raises(ReplayError, match=rf"pixels.bin: {size:,} bytes expected, 0 found"):
+        open_replay(tmp_path)
+
+
+def test_another_layout_is_refused_with_the_difference(tmp_path):
+    open_replay(tmp_path)
+    with pytest.raises(ReplayError, match="n_envs: 3 on disk, 2 asked for"):
+        open_replay(tmp_path, n_envs=2)
+    with pytest.raises(ReplayError, match=r"arrays: .*pixels"):
+        open_replay(tmp_path, pixels=False)
+    (tmp_path / "layout.json").write_text("{}")
+    with pytest.raises(ReplayError, match="not a replay layout"):
+        open_replay(tmp_path)
+
+
+def test_existing_rows_are_not_overwritten_by_a_run_that_did_not_load_them(tmp_path):
+    _, sim = filled(tmp_path)
+    with pytest.raises(ReplayError, match="load its checkpoint first"):
+        open_replay(tmp_path).extend(sim.step())
+
+
+def test_files_left_by_a_kill_during_creation_are_replaced(tmp_path):
+    (tmp_path / "pixels.bin").write_bytes(b"half")
+    replay, sim = filled(tmp_path)
+    check_batch(replay.sample(20), sim.snapshot(), stack=3)
+
+
+def test_too_little_disk_is_refused_with_both_numbers(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("fetchlab.replay.files.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(ReplayError, match=r"needs [\d,]+ bytes of disk, 1,000 are free"):
+        open_replay(tmp_path)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fetchlab.replay.files.shutil.disk_usage", lambda path: big)
+    big = type("Usage", (), {"free": 10**12})
+    monkeypatch.setattr("fetchlab.replay.files.os.posix_fallocate", full)
+    with pytest.raises(ReplayError, match="bytes of disk"):
+        open_replay(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_flipped_byte_of_a_stored_episode_is_found(tmp_path):
+    replay, _ = filled(tmp_path, steps=100)
+    state = saved(replay)
+    rng = np.random.default_rng(0)
+    episodes = replay.storage.window.episodes()
+    rows = replay.storage.layout.rows
+    for name, array in replay.storage.files.arrays.items():
+        for k in rng.integers(0, len(episodes.env), 5):
+            env, start, length = (int(part[k]) for part in episodes[:3])
+            last = length if name in ("pixels", "state") else length - 1
+            row = env * rows + (start + int(rng.integers(0, last + 1))) % rows
+            flat = array[row : row + 1].reshape(-1).view(np.uint8)
+            at = rng.integers(0, len(flat))
+            flat[at] ^= 4
+            other = open_replay(tmp_path)
+            other.load_state_dict(state)
+            bad = other.storage.verify("full")
+            assert (bad.env.tolist(), bad.start.tolist()) == ([env], [start]), name
+            with pytest.raises(ReplayError, match=f"checksum error in 1 .*env {env} rows {start}"):
+                other.require_intact("full")
+            flat[at] ^= 4
+    other.require_intact("full")
+
+
+def test_tail_covers_what_the_newest_checkpoint_added_and_what_is_in_progress(tmp_path):
+    replay = open_replay(tmp_path, n_envs=1)
+    sim = Simulation(1, 90, 105, fixed_length=LONGEST)
+    for _ in range(4 * LONGEST):
+        replay.extend(sim.step())
+    saved(replay)
+    for _ in range(2 * LONGEST + 3):
+        replay.extend(sim.step())
+    state = saved(replay)
+    states = replay.storage.files.arrays["state"]
+    # Episodes begin at rows 0, 7, 14, 21 | 28, 35; the one in progress at 42.
+    for row, tail, full in ((21, [], [21]), (28, [28], [28]), (45, [42], [42]), (46, [], [])):
+        intact = states[row].copy()
+        states[row] += 1
+        other = open_replay(tmp_path, n_envs=1)
+        other.load_state_dict(state)
+        assert other.storage.verify("tail").start.tolist() == tail
+        assert other.storage.verify("full").start.tolist() == full
+        states[row] = intact
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_extended_run_grows_the_ring_and_keeps_every_row(tmp_path, wrapped):
+    small = {"total_env_steps": 120, "margin_env_steps": 6, "capacity": 600}
+    large = {**small, "total_env_steps": 10_000}
+    replay, sim = filled(tmp_path, steps=0, **small)
+    old = replay.storage.layout
+    commits = []
+    for step in range(3 * old.rows if wrapped else 30):
+        replay.extend(sim.step())
+        if replay.commit_needed() or step % 20 == 9:
+            commits.append((saved(replay), sim.snapshot()))
+    commits.append((saved(replay), sim.snapshot()))
+    assert (replay.storage._cursor.max() > 2 * old.rows) == wrapped
+
+    # The newest checkpoint grows the ring; the one before then reads the new files as well.
+    for state, episodes in reversed(commits[-2:]):
+        other = open_replay(tmp_path, **large)
+        other.load_state_dict(state)
+        other.require_intact("full")
+        check_batch(other.sample(60), episodes, stack=3)
+        layout = other.storage.layout
+        assert layout.window_steps == 200 and layout.rows > 200 > old.rows
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "layout.json",
+            *(f"{name}.1.bin" for name in layout.arrays),
+        }
+
+    grown = open_replay(tmp_path, **large)
+    grown.load_state_dict(commits[-1][0])
+    sim.steps, sim.rows = layout.window_steps, layout.window_rows
+    for step in range(2 * layout.rows):
+        if grown.commit_needed():
+            saved(grown)
+        grown.extend(sim.step())
+        if step % 10 == 0:
+            check_batch(grown.sample(20), sim.snapshot(), stack=3)
+    assert len(grown) > 3 * old.window_steps
+
+
+def test_a_kill_while_growing_leaves_the_old_replay(tmp_path, monkeypatch):
+    replay, sim = filled(tmp_path, steps=30, total_env_steps=60)
+    state = saved(replay)
+    for function in ("_open_maps", "_write_layout"):
+        other = open_replay(tmp_path, total_env_steps=10_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fetchlab.replay.files.{function}", _die)
+            with pytest.raises(KeyboardInterrupt):
+                other.load_state_dict(state)
+        assert (tmp_path / "pixels.1.bin").exists(), "it got as far as the new files"
+        assert json.loads((tmp_path / "layout.json").read_text())["generation"] == 0
+        again = open_replay(tmp_path, total_env_steps=60)
+        again.load_state_dict(state)
+        again.require_intact("full")
+        assert not (tmp_path / "pixels.1.bin").exists()
+        check_batch(again.sample(50), sim.snapshot(), stack=3)
+
+
+def _die(*args):
+    raise KeyboardInterrupt
+
+
+def test_a_run_asked_to_be_shorter_keeps_its_ring(tmp_path):
+    replay, sim = filled(tmp_path, steps=60)
+    state = saved(replay)
+    other = open_replay(tmp_path, total_env_steps=30)
+    other.load_state_dict(state)
+    assert other.storage.layout == replay.storage.layout
+    check_batch(other.sample(50), sim.snapshot(), stack=3)
+
+
+def test_a_state_of_another_replay_is_refused(tmp_path):
+    one, _ = filled(tmp_path / "one", steps=10)
+    two = open_replay(tmp_path / "two", n_envs=2)
+    with pytest.raises(ReplayError, match=r"n_envs\)=\(1, 3\): expected \(1, 2\)"):
+        two.load_state_dict(saved(one))
+
+
+def test_committing_without_a_state_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match="save the state first"):
+        open_replay(tmp_path).committed()
+
+
+def test_the_pixel_block_is_reused(tmp_path):
+    replay, _ = filled(tmp_path)
+    first, second = replay.sample(40), replay.sample(30)
+    assert first["pixels"].data_ptr() == second["pixels"].data_ptr()
+
+
+@pytest.mark.parametrize("stack", [0, LONGEST + 1])
+def test_a_stack_longer_than_an_episode_is_refused(tmp_path, stack):
+    with pytest.raises(ConfigError, match=rf"obs.frame_stack={stack}: expected between 1 and .*6"):
+        open_replay(tmp_path, stack=stack)

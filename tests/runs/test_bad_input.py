@@ -1,0 +1,102 @@
+"""What a user can mistype is one clear line: value, expected, remedy; and leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fetchlab import config
+from fetchlab.build import build_module
+from fetchlab.networks.agent import StateLayout
+from fetchlab.run import start
+from fetchlab.types import ConfigError
+
+ROOT = Path(__file__).parents[2]
+PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("total_env_steps=0", "total_env_steps=0: expected a positive whole number"),
+        ("collect.n_envs=-1", "collect.n_envs=-1: expected a positive whole number"),
+        ("algo.batch_size=0", "algo.batch_size=0: expected a positive whole number"),
+        ("algo.batch_size=2.5", "algo.batch_size=2.5: expected a positive whole number"),
+        ("replay.capacity=-5", "replay.capacity=-5: expected a positive whole number"),
+        ("replay.margin_env_steps=0", "replay.margin_env_steps=0: expected a positive"),
+        ("callbacks.evaluation.episodes=0", "callbacks.evaluation.episodes=0: expected a positive"),
+        ("callbacks.log_every_env_steps=0", "callbacks.log_every_env_steps=0: expected a positive"),
+        ("algo.utd_ratio=0", "algo.utd_ratio=0: expected a positive number of gradient updates"),
+        ("algo.utd_ratio=-1", "algo.utd_ratio=-1: expected a positive number of gradient updates"),
+        ("algo.utd_ratio=fast", "algo.utd_ratio='fast': expected a positive number"),
+        ("obs.frame_stack=51", "obs.frame_stack=51: expected at most an episode"),
+        ("seed=-1", "seed=-1: expected an integer from 0"),
+        ("obs.actor_inputs=[pixel,desired_goal]", "obs.actor_inputs='pixel': expected one of"),
+        ("obs.actor_inputs=[pixels,proprio]", "expected desired_goal among them"),
+        ("obs.critic_inputs=[]", r"obs.critic_inputs=\[\]: expected at least one entry"),
+        ("obs.pixels.image_size=0", "image_size=0: expected at least"),
+        ("obs.pixels.quality=best", "quality='best': expected one of"),
+        ("task.env_id=FetchPuhs-v4", "FetchPuhs-v4"),
+        ("collect.workers=0", "workers=0"),
+        ("~encoder", "encoder=None: expected a network"),
+        ("algo.discount=1.0", "algo.discount=1.0: expected"),
+    ],
+)
+def test_one_line_names_value_expectation_and_remedy(compose_run, tmp_path, override, message):
+    run_dir = tmp_path / "run"
+    cfg = compose_run("pixel_push_nodrq", "debug=default", f"run_dir={run_dir}", override)
+    with pytest.raises(ConfigError, match=message.replace("[p", r"\[p")) as caught:
+        start(cfg)
+    assert "\n" not in str(caught.value)
+    assert ";" in str(caught.value)
+    assert not run_dir.exists()
+
+
+def test_an_image_that_the_encoder_cannot_take(compose_run):
+    cfg = compose_run("pixel_push_nodrq", "obs.pixels.image_size=3")
+    with pytest.raises(ConfigError, match="image_size=3: expected"):
+        build_module(cfg, PUSH)
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_unchanged(compose_run, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    cfg = compose_run("state_push", "debug=default", f"run_dir={tmp_path}")
+    with pytest.raises(ConfigError, match=f"run_dir='{tmp_path}': expected a folder without a run"):
+        start(cfg)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_two_configurations_never_share_a_folder_and_seeds_do_not_change_the_hash(compose_run):
+    base = compose_run("state_push")
+    assert config.config_hash(base) == config.config_hash(compose_run("state_push", "seed=3"))
+    assert config.config_hash(base) == config.config_hash(
+        compose_run("state_push", "total_env_steps=5")
+    )
+    assert config.config_hash(base) != config.config_hash(compose_run("state_push", "algo.lr=1e-4"))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["experiment=nope"], ["experiment/nope", "state_reach"]),
+        ([], ["experiment"]),
+        (["experiment=state_push", "algo.batchsize=3"], ["algo.batchsize"]),
+        (["experiment=state_push", "algo.utd_ratio=0"], ["algo.utd_ratio=0", "positive number"]),
+        (["experiment=pixel_push", "encoder=null"], ["must be a string or a list"]),
+        (["resume=/nonexistent"], ["resume='/nonexistent'", "a run's folder"]),
+        (["resume=/tmp", "seed=3"], ["seed='3'", "total_env_steps, trainer and force_resume"]),
+    ],
+)
+def test_the_command_line_answers_in_one_line(args, words):
+    done = subprocess.run(
+        [sys.executable, "src/train.py", *args], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr

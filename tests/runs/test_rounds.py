@@ -1,0 +1,93 @@
+"""The order of a round inside Lightning, pinned: collect, update, evaluate, log, checkpoint."""
+
+from __future__ import annotations
+
+from fetchlab.build import build_parts
+from fetchlab.run import start
+from fetchlab.trainer import build_trainer
+
+
+def small(compose_run, experiment, run_dir, *overrides):
+    return compose_run(
+        experiment,
+        "debug=default",
+        f"run_dir={run_dir}",
+        "collect.n_envs=2",
+        "collect.workers=1",
+        "collect.learning_starts=100",
+        "callbacks.evaluation.episodes=2",
+        *overrides,
+    )
+
+
+def test_collect_update_checkpoint_happen_in_this_order(compose_run, tmp_path):
+    cfg = small(
+        compose_run,
+        "state_push_fast",
+        tmp_path / "run",
+        "total_env_steps=204",
+        "callbacks.evaluation.every_env_steps=102",
+        "callbacks.log_every_env_steps=1000",
+        "algo.utd_ratio=0.5",
+    )
+    events: list[str] = []
+    parts = build_parts(cfg, tmp_path / "run")
+    built = build_trainer(cfg, tmp_path / "run", parts, {}, resume=False)
+    spy(parts.data.collector, "receive", events, lambda received: received > 0)
+    spy(parts.data.collector, "send", events)
+    spy(parts.data.replay, "sample", events)
+    spy(parts.module, "update", events)
+    spy(built.trainer, "save_checkpoint", events)
+    spy(built.evaluation, "_evaluate", events)
+    try:
+        built.trainer.fit(parts.module, datamodule=parts.data)
+    finally:
+        parts.env.close()
+
+    warm = ["send"] + ["receive", "send"] * 50
+    learning = ["receive", "send", "sample", "update"]
+    boundary = ["receive", "_evaluate", "save_checkpoint"]
+    # 102 steps are 51 rounds of 2; updates start when 100 steps are stored, one per 2 env steps,
+    # and the round that an evaluation settles gives its update to the next round.
+    first_epoch = warm + boundary
+    second_epoch = ["send", "sample", "update"] + learning * 50 + boundary
+    assert events[0] == "save_checkpoint"
+    assert events[1:] == fixed(first_epoch, second_epoch)
+    assert parts.module.grad_updates == events.count("update")
+    assert parts.data.env_steps == 204
+
+
+def fixed(first_epoch: list[str], second_epoch: list[str]) -> list[str]:
+    """The last warm round already learns: 100 steps are stored when round 51 begins."""
+    first = list(first_epoch)
+    last_send = len(first) - 1 - first[::-1].index("send")
+    first[last_send + 1 : last_send + 1] = ["sample", "update"]
+    return first + second_epoch
+
+
+def spy(owner, name, events, when=lambda result: True):
+    inner = getattr(owner, name)
+
+    def wrapper(*args, **kwargs):
+        at = len(events)
+        result = inner(*args, **kwargs)
+        if when(result):
+            events.insert(at, name)
+        return result
+
+    object.__setattr__(owner, name, wrapper)
+
+
+def test_the_same_seed_gives_the_same_metrics_apart_from_times(compose_run, tmp_path):
+    rows = []
+    for name in ("one", "two"):
+        start(small(compose_run, "state_push_fast", tmp_path / name, "total_env_steps=600"))
+        rows.append(without_times(tmp_path / name / "metrics.csv"))
+    assert len(rows[0]) > 3
+    assert rows[0] == rows[1]
+
+
+def without_times(path):
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    keep = [index for index, name in enumerate(lines[0]) if not name.startswith("time/")]
+    return [[line[index] for index in keep] for line in lines]
