@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab.types import ConfigError, RunFailedError
 
-
 COMPOSED: list[Any] = []
 
 

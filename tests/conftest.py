@@ -9,6 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
+from fetchlab.preflight.renderer import choose_gl_backend
+
+choose_gl_backend()  # before any test imports mujoco
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 

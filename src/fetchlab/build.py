@@ -31,7 +31,6 @@ from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
 from fetchlab.replay.replay import make_replay
 from fetchlab.types import ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE
 
-
 CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
 #: Three maps of 32 float32 channels at half the image's size, kept for a forward and backward pass.
 ACTIVATION_BYTES_PER_PIXEL = 3 * 32 * 4 * 2 // 4

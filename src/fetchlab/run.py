@@ -119,6 +119,8 @@ def _run(
 ) -> dict[str, Any]:
     parts = build_parts(cfg, run_dir)
     try:
+        if checkpoint is None and cfg["ckpt_path"] is not None:
+            _load_weights(parts, Path(cfg["ckpt_path"]))
         built = build_trainer(cfg, run_dir, parts, record, resume=checkpoint is not None)
         _write_config(run_dir, cfg)
         _announce(cfg, run_dir, parts, record)
@@ -139,6 +141,17 @@ def _run(
     return summary
 
 
+def _load_weights(parts: Parts, path: Path) -> None:
+    """Start from another run's weights, targets and input statistics; the rest is new."""
+    try:
+        parts.module.load_state_dict(read_payload(path)["state_dict"])
+    except (CheckpointError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            "ckpt_path", str(path), "a checkpoint of the same networks", f"{reason[:300]}"
+        ) from error
+
+
 def _announce(
     cfg: Mapping[str, Any], run_dir: Path, parts: Parts, record: Mapping[str, Any]
 ) -> None:
@@ -153,7 +166,7 @@ def _announce(
         f"memory    about {memory}",
         f"length    {cfg['total_env_steps']:,} env steps; Ctrl-C stops after a checkpoint",
     )
-    print("\n".join(lines), flush=True)  # noqa: T201
+    print("\n".join(lines), flush=True)
 
 
 def _write_config(run_dir: Path, cfg: Mapping[str, Any]) -> None:

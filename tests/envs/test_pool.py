@@ -213,7 +213,7 @@ def test_a_hung_worker_is_an_error_after_the_timeout(pool):
     start = time.monotonic()
     with pytest.raises(WorkerError, match=r"worker 0 .*env 0.*did not answer within 0.5 s"):
         pool.receive()
-    assert 0.4 < time.monotonic() - start < 10.0
+    assert 0.4 < time.monotonic() - start < 2.4  # killed, without two seconds of grace
     assert gone(pids)
 
 

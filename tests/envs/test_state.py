@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fetchlab.envs.fetch import FetchEnv, FetchSpec, PixelSpec
+from fetchlab.envs.fetch import FetchEnv, FetchSpec, PixelSpec, SimulationError
 
 STEPS = 50
 KS = (1, 12, 23, 37, 50, 61)
@@ -85,9 +85,21 @@ def test_the_frame_after_a_restore_is_the_frame():
     expected = env.render_frame()
     assert expected.std() > 10  # a picture, not a blank
     fresh.set_state(state)
-    np.testing.assert_array_equal(fresh.render_frame(), expected)
-    fresh.set_state(state)
     assert_same_state(fresh.get_state(), state)
+    np.testing.assert_array_equal(fresh.render_frame(), expected)
+
+
+def test_a_restore_mends_an_unstable_simulation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo appends to MUJOCO_LOG.TXT where it stands
+    env = FetchEnv(FetchSpec("FetchPush-v4", STEPS, None))
+    env.reset(0)
+    state = env.get_state()
+    expected = advance(env, actions()[:60])
+    env._data.qpos[:] = np.nan
+    with pytest.raises(SimulationError):
+        env.step(np.zeros(4))
+    env.set_state(state)
+    assert_identical(advance(env, actions()[:60]), expected)
 
 
 def test_a_state_is_plain_data(tmp_path):
@@ -127,6 +139,7 @@ def test_a_state_before_the_first_reset():
     with pytest.raises(RuntimeError, match="call reset first"):
         fresh.step(np.zeros(4))
     np.testing.assert_array_equal(fresh.reset().desired_goal, first.desired_goal)
+    assert fresh._seed == env._seed
 
 
 def test_another_tasks_state_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 
 import numpy as np
@@ -158,3 +159,21 @@ def check_batch(batch, episodes, stack):
 
 def equal(tensor, array):
     np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def filled(directory, steps=60, **options):
+    replay = open_replay(directory, **options)
+    layout = replay.storage.layout
+    sim = Simulation(layout.n_envs, layout.window_steps, layout.window_rows)
+    for _ in range(steps):
+        replay.extend(sim.step())
+    return replay, sim
+
+
+def saved(replay):
+    """The state as a checkpoint holds it, committed."""
+    text = io.BytesIO()
+    torch.save(replay.state_dict(), text)
+    replay.flush()
+    replay.committed()
+    return torch.load(io.BytesIO(text.getvalue()), weights_only=True)

@@ -93,8 +93,7 @@ class FetchEnv:
 
     def __init__(self, spec: FetchSpec) -> None:
         self.spec = spec
-        inner = _make(spec.env_id)
-        self._inner = inner
+        inner = self._inner = _make(spec.env_id)
         self._model, self._data = inner.model, inner.data
         self._reader = ObservationReader(inner)
         self._writer = ActionWriter(inner)
@@ -104,7 +103,7 @@ class FetchEnv:
         self._sparse = inner.reward_type == "sparse"
         self._bad = inner.data.warning.number[_BAD_KINDS[0] : _BAD_KINDS[-1] + 1]  # a live view
         self._elapsed_steps = -1
-        self._seed: int | None = None
+        self._seed = int(inner.np_random_seed)  # drawn here, in case nobody gives one
         _check_layout(inner, self._reader)
         self._renderer = None if spec.pixels is None else FrameRenderer(inner, spec.pixels)
 
@@ -112,8 +111,8 @@ class FetchEnv:
         """Begin an episode; None continues the random stream of the last seed."""
         inner = self._inner
         gymnasium.Env.reset(inner, seed=seed)  # seeds `np_random` only
-        if seed is not None or self._seed is None:
-            self._seed = int(inner.np_random_seed)
+        if seed is not None:
+            self._seed = seed
         while not inner._reset_sim():
             pass
         inner.goal = inner._sample_goal().copy()
@@ -176,7 +175,7 @@ class FetchEnv:
             **snapshot.take(self._inner),
             "env_id": self.spec.env_id,
             "elapsed_steps": self._elapsed_steps,
-            "seed": "" if self._seed is None else str(self._seed),
+            "seed": str(self._seed),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -189,7 +188,7 @@ class FetchEnv:
             raise ValueError(f"state of {state['env_id']}: expected one of {self.spec.env_id}")
         snapshot.put(self._inner, state)
         self._elapsed_steps = int(state["elapsed_steps"])
-        self._seed = int(state["seed"]) if state["seed"] else None
+        self._seed = int(state["seed"])
 
     def close(self) -> None:
         """Free the renderer."""

@@ -21,7 +21,6 @@ from fetchlab.envs import worker as remote
 
 _BOOT = "from fetchlab.envs.worker import main; main()"
 # One simulator is one thread; a maths library that starts one per core only gets in its way.
-# (Not Mesa's LP_NUM_THREADS: software rendering was half as fast with it.)
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -47,7 +46,8 @@ class WorkerLink:
         # lives as long as the program. (The end of file on the socket covers the rest.)
         with_parent = int(threading.current_thread() is threading.main_thread())
         arguments = (theirs.fileno(), memory, os.getpid(), with_parent)
-        # A signal to the group before the child is in `main` must not end it: it inherits this.
+        # Terminals, `timeout` and schedulers signal the whole process group, and the parent still
+        # has a round to finish: the child inherits this mask, from its first instruction on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._process = subprocess.Popen(
@@ -130,7 +130,7 @@ def shut_down(links: list[WorkerLink], grace_s: float, owner: int) -> None:
     """End and reap all workers, and empty the list.
 
     Closing the sockets asks them to leave; SIGKILL, which also ends a stopped process, takes those
-    that have not left after ``grace_s``. SIGTERM is of no use: workers ignore it (`worker.main`).
+    that have not left after ``grace_s``. SIGTERM is of no use: workers block it.
     A forked child of ``owner``, the process that started them, leaves them alone.
     """
     if os.getpid() != owner:

@@ -7,9 +7,9 @@ episode ends is reset at once, so that its final *and* its next first observatio
 together. Everything rarer (reset, get_state, set_state) carries a pickled value; both ends of the
 socket are our own processes.
 
-A worker imports neither torch nor torchrl (half a GB and six seconds each). It ignores SIGINT and
-SIGTERM: terminals, ``timeout`` and schedulers signal the whole process group, and the parent still
-has a round to finish. It ends when its socket closes, and the kernel kills it when its parent dies.
+A worker imports neither torch nor torchrl (half a GB and six seconds each). It inherits SIGINT and
+SIGTERM blocked (`WorkerLink`). It ends when its socket closes, and the kernel kills it when its
+parent dies.
 """
 
 from __future__ import annotations
@@ -174,8 +174,6 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytearray:
 def main() -> None:
     """Run a worker; arguments: socket and memory descriptors, the parent's pid, die with it."""
     descriptor, memory, parent, die_with_parent = map(int, sys.argv[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     if die_with_parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the call

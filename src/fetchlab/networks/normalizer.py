@@ -48,8 +48,12 @@ class VectorNormalizer(nn.Module):
         super().__init__()
         modes = get_args(Mode)
         require(mode in modes, "obs.normalize", mode, f"one of {modes}", "choose one of them")
-        require(std_floor > 0, "obs.normalize_std_floor", std_floor, "a positive number", "e.g. 1e-3")
-        require(clip > 0, "obs.normalize_clip", clip, "a positive number", "e.g. 5 standard deviations")
+        require(
+            std_floor > 0, "obs.normalize_std_floor", std_floor, "a positive number", "e.g. 1e-3"
+        )
+        require(
+            clip > 0, "obs.normalize_clip", clip, "a positive number", "e.g. 5 standard deviations"
+        )
         require(
             min(names_dims.values(), default=1) >= 1,
             "names_dims",

@@ -65,7 +65,13 @@ class RowReader:
         return self._views[name].index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def transitions(self, places: Places) -> TensorDict:
-        """Transitions [B] at ``places``; goals and rewards are left to the sampler."""
+        """The transitions at ``places``; their goals and rewards are left to the sampler.
+
+        Returns:
+            [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, 3, H, W) uint8, of which
+            ``[:, :S]`` is the observation's stack and ``[:, 1:]`` the next one's; under ``next``
+            ``state`` and ``terminated`` (B,) bool.
+        """
         now = self._physical(places, places.t)
         after = self._physical(places, places.t + 1)
         views, deliver = self._views, self._deliver

@@ -32,7 +32,7 @@ def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) 
     Raises:
         ValueError: a shape or dtype that does not fit, or a number that is not finite.
     """
-    after = data.get("next")
+    after = data["next"]
     names = (STATE, PIXELS) if PIXELS in arrays else (STATE,)
     terminated = _flags(after, TERMINATED, n_envs)
     return Step(
@@ -48,7 +48,7 @@ def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) 
 
 
 def _values(data: TensorDictBase, name: str, array: np.ndarray, n_envs: int) -> np.ndarray:
-    values = data.get(name).numpy()
+    values = data[name].numpy()
     expected = (n_envs, *array.shape[1:])
     if values.shape != expected or values.dtype != array.dtype:
         raise ValueError(
@@ -61,7 +61,7 @@ def _values(data: TensorDictBase, name: str, array: np.ndarray, n_envs: int) -> 
 
 
 def _flags(data: TensorDictBase, name: str, n_envs: int) -> np.ndarray:
-    values = data.get(name).numpy()
+    values = data[name].numpy()
     if values.size != n_envs or values.dtype != np.bool_:
         raise ValueError(f"{name}: {values.dtype} {values.shape} given, bool ({n_envs},) expected")
     return values.reshape(n_envs)

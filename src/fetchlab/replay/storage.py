@@ -140,13 +140,7 @@ class EpisodeStorage(Storage):
             )
 
     def get(self, index: Tensor) -> TensorDict:
-        """Transitions ``index`` (B,) int64 of `EpisodeWindow.draw`, without goals and rewards.
-
-        Returns:
-            [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, 3, H, W) uint8, of which
-            ``[:, :S]`` is the observation's stack and ``[:, 1:]`` the next one's; under ``next``
-            ``state`` and ``terminated`` (B,) bool.
-        """
+        """`RowReader.transitions` of the indices (B,) int64 that `EpisodeWindow.draw` gave."""
         return self.reader.transitions(self.window.locate(index))
 
     def __len__(self) -> int:

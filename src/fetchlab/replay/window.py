@@ -96,10 +96,9 @@ class EpisodeWindow:
 
     def append(self, env: int, start: int, length: int, checksum: int) -> None:
         """Add a finished episode and evict the oldest ones it has no room with."""
-        while self._episodes[env] and (
-            self._transitions[env] + length > self._steps
-            or start + length + 1 - self._oldest_row(env) > self._max_rows
-        ):
+        # This bounds the transitions too: more than C of them, in episodes of at most L, would lie
+        # in at least ceil(C / L) episodes, so take more than C + ceil(C / L) = window_rows rows.
+        while self._episodes[env] and start + length + 1 - self._oldest_row(env) > self._max_rows:
             self._evict(env)
         slot = env * self._slots + (self._oldest[env] + self._episodes[env]) % self._slots
         first = self._oldest_transition[env] + self._transitions[env]

@@ -1,0 +1,87 @@
+"""Every experiment file runs: composed, built, two epochs of the real thing in seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fetchlab.run import resume, start
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
+#: Enough to fill the replay with finished episodes, update and evaluate; no more.
+TINY = (
+    "debug=default",
+    "total_env_steps=216",
+    "algo.batch_size=2",
+    "algo.utd_ratio=0.25",
+    "replay.capacity=200",
+    "replay.margin_env_steps=200",
+    "collect.n_envs=2",
+    "collect.workers=1",
+    "collect.learning_starts=100",
+    "callbacks.log_every_env_steps=100",
+    "callbacks.evaluation.every_env_steps=108",
+    "callbacks.evaluation.episodes=2",
+)
+FILES = ("config.yaml", "evaluation.json", "metrics.csv", "summary.json")
+FOLDERS = ("checkpoints", "replay", "tensorboard")
+
+
+def run(compose_run, experiment, run_dir, *overrides):
+    return start(compose_run(experiment, *TINY, f"run_dir={run_dir}", *overrides))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_runs(compose_run, tmp_path, experiment):
+    run_dir = tmp_path / "run"
+    summary = run(compose_run, experiment, run_dir)
+    assert summary["status"] == "finished"
+    assert summary["experiment"] == experiment
+    assert summary["env_steps"] == 216
+    assert summary["grad_updates"] >= 2
+    assert 0.0 <= summary["success_rate"] <= summary["best_success_rate"] <= 1.0
+    for name in FILES:
+        assert (run_dir / name).stat().st_size > 0
+    for name in FOLDERS:
+        assert any((run_dir / name).iterdir())
+    assert json.loads((run_dir / "summary.json").read_text()) == summary
+    steps = [line.split(",")[0] for line in (run_dir / "metrics.csv").read_text().splitlines()]
+    assert steps == ["env_steps", "100", "108", "200", "216"]
+    assert len(json.loads((run_dir / "evaluation.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_file_is_a_small_difference(experiment):
+    lines = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert len(lines) <= 25
+
+
+def test_pixel_replay_takes_an_eighth_of_two_stacks(compose_run, tmp_path):
+    summary = run(compose_run, "pixel_push_nodrq", tmp_path / "run")
+    assert summary["replay_bytes_per_transition"] <= 22_500
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(compose_run, "pixel_push", whole)
+    run(compose_run, "pixel_push", parts, "total_env_steps=108")
+    resume(parts, {"total_env_steps": 216}, None, force=False)
+    assert metrics(parts) == metrics(whole)
+    assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
+
+
+def metrics(run_dir):
+    lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
+    keep = [index for index, name in enumerate(lines[0]) if not name.startswith("time/")]
+    return [[line[index] for index in keep] for line in lines]
+
+
+def test_a_new_run_can_start_from_stored_weights(compose_run, tmp_path):
+    first = tmp_path / "first"
+    run(compose_run, "state_push", first)
+    best = next((first / "checkpoints").glob("best_*"))
+    summary = run(compose_run, "state_push", tmp_path / "second", f"ckpt_path={best}")
+    assert summary["status"] == "finished"

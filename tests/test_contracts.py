@@ -1,0 +1,98 @@
+"""Every YAML of a swap-in group builds and meets its protocol; found by globbing, not by a list."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def group(name):
+    files = sorted((CONFIGS / name).glob("*.yaml"))
+    assert files, f"configs/{name} is empty"
+    return [pytest.param(yaml.safe_load(file.read_text()), id=file.stem) for file in files]
+
+
+def images(seed=0, size=84):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, 12, size, size), dtype=torch.uint8, generator=rng)
+
+
+def build_encoder(config):
+    torch.manual_seed(0)
+    return instantiate(config)(in_channels=12, image_size=84)
+
+
+@pytest.mark.parametrize("config", group("encoder"))
+def test_encoder(config):
+    encoder = build_encoder(config)
+    maps = encoder(images().float() / 255)
+    assert maps.shape == (3, *encoder.out_shape)
+    assert maps.dtype == torch.float32
+    maps.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+    twin = build_encoder(config)
+    assert all(
+        torch.equal(a, b) for a, b in zip(encoder.parameters(), twin.parameters(), strict=True)
+    )
+    restored = copy.deepcopy(twin)
+    for parameter in restored.parameters():
+        parameter.data.zero_()
+    restored.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(restored(images().float() / 255), maps)
+
+
+@pytest.mark.parametrize("config", group("pooling"))
+def test_pooling(config):
+    torch.manual_seed(0)
+    pooling = instantiate(config)(in_shape=(8, 21, 21))
+    maps = torch.rand(3, 8, 21, 21, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    vector = pooling(maps)
+    assert vector.shape == (3, pooling.out_dim)
+    assert vector.dtype == torch.float32
+    vector.square().sum().backward()
+    assert maps.grad.abs().sum() > 0
+    torch.testing.assert_close(pooling(maps[1:2]), vector[1:2])
+
+
+@pytest.mark.parametrize("config", group("augment"))
+def test_augment(config):
+    augment, pixels = instantiate(config), images()
+    before = pixels.clone()
+    out = augment(pixels, torch.Generator().manual_seed(1))
+    assert out.shape == pixels.shape
+    assert out.dtype == torch.uint8
+    assert torch.equal(pixels, before)
+    assert torch.equal(out, augment(pixels, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("config", group("relabel"))
+def test_relabel(config):
+    relabel = instantiate(config)
+    length = torch.randint(1, 51, (4000,), generator=torch.Generator().manual_seed(0))
+    t = (torch.rand(4000, generator=torch.Generator().manual_seed(1)) * length).long()
+    goal = relabel(t, length, torch.Generator().manual_seed(2))
+    assert goal.shape == t.shape
+    assert goal.dtype == torch.int64
+    assert bool(((goal == -1) | ((goal >= 1) & (goal <= length))).all())
+    assert torch.equal(goal, relabel(t, length, torch.Generator().manual_seed(2)))
+
+
+@pytest.mark.parametrize("config", group("routing"))
+def test_routing(config):
+    routing = instantiate(config)
+    features = torch.rand(3, 5, requires_grad=True) * 2
+    reached = {
+        "critic": routing.for_critic(features).requires_grad,
+        "actor": routing.for_actor(features).requires_grad,
+    }
+    assert reached[routing.encoder_optimizer]
+    assert sum(reached.values()) == 1
+    assert torch.equal(routing.for_critic(features), features)
+    assert torch.equal(routing.for_actor(features), features)
