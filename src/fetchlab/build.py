@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from torchrl.envs import TransformedEnv
@@ -22,7 +23,8 @@ from fetchlab.config import sees_pixels
 from fetchlab.envs.batched import make_env
 from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
 from fetchlab.learn.datamodule import ReplayDataModule
-from fetchlab.learn.sac_module import SACModule, SACSettings
+from fetchlab.learn.sac_module import SACModule
+from fetchlab.learn.settings import SACSettings
 from fetchlab.networks.agent import Agent, AgentSizes, StateLayout
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
@@ -34,6 +36,15 @@ from fetchlab.types import ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE
 CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
 #: Three maps of 32 float32 channels at half the image's size, kept for a forward and backward pass.
 ACTIVATION_BYTES_PER_PIXEL = 3 * 32 * 4 * 2 // 4
+
+
+#: Every consumer of random numbers has a stream of its own, so that none can echo another's.
+STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")
+
+
+def seed_for(seed: int, stream: str) -> int:
+    """The seed of one stream, in [0, 2^32), from the run's ``seed``."""
+    return int(np.random.SeedSequence((seed, STREAMS.index(stream))).generate_state(1)[0])
 
 
 @dataclass
@@ -82,7 +93,7 @@ def state_layout(env: TransformedEnv) -> StateLayout:
 
 def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
     """Networks, losses and optimizers; draws the initial weights from ``seed``."""
-    torch.manual_seed(cfg["seed"])
+    torch.manual_seed(seed_for(cfg["seed"], "weights"))
     algo, obs = cfg["algo"], cfg["obs"]
     normalizer = VectorNormalizer(
         {STATE: layout.state_dim, DESIRED_GOAL: GOAL_DIM},
@@ -105,7 +116,8 @@ def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
         settings,
         instantiate(algo["critic_optimizer"]),
         instantiate(algo["actor_optimizer"]),
-        cfg["seed"],
+        explore_seed=seed_for(cfg["seed"], "exploration"),
+        update_seed=seed_for(cfg["seed"], "updates"),
     )
 
 
@@ -198,11 +210,18 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
             relabel=instantiate(cfg["relabel"]),
             compute_reward=env.base_env.compute_reward,
             goal_slice=layout.goal_slice,
-            generator=torch.Generator().manual_seed(cfg["seed"]),
+            generator=torch.Generator().manual_seed(seed_for(cfg["seed"], "replay")),
             device=cfg["replay"]["device"],
             n_buffers=1,  # a round's batch is used up before the next one is sampled
         )
-        collector = Collector(env, module, replay.extend, collect["learning_starts"], cfg["seed"])
+        collector = Collector(
+            env,
+            module,
+            replay.extend,
+            collect["learning_starts"],
+            env_seed=seed_for(cfg["seed"], "environments"),
+            action_seed=seed_for(cfg["seed"], "warm-up"),
+        )
         data = ReplayDataModule(
             collector,
             replay,

@@ -15,7 +15,8 @@ import torch
 from tensordict import TensorDict
 
 from fetchlab.augment.none import NoAugment
-from fetchlab.learn.sac_module import NonFiniteError, SACModule, SACSettings
+from fetchlab.learn.sac_module import NonFiniteError, SACModule
+from fetchlab.learn.settings import SACSettings
 from fetchlab.networks.agent import Agent, AgentSizes, StateLayout
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.normalizer import VectorNormalizer
@@ -62,7 +63,8 @@ def make_module(routing=None, pixels=True, actor_inputs=None, critic_inputs=None
         SACSettings(**values),
         partial(torch.optim.SGD, lr=0.1),
         partial(torch.optim.SGD, lr=0.1),
-        seed=0,
+        explore_seed=0,
+        update_seed=1,
     )
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False

@@ -39,7 +39,8 @@ class Collector:
         policy: consulted from ``learning_starts`` on; before, actions are uniform.
         store: takes one step of all environments, e.g. ``replay.extend``.
         learning_starts: env steps of uniform actions before the policy acts.
-        seed: of the environments and of the uniform actions.
+        env_seed: of the environments.
+        action_seed: of the uniform actions.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Collector:
         policy: ExploringPolicy,
         store: Callable[[TensorDictBase], Any],
         learning_starts: int,
-        seed: int,
+        env_seed: int,
+        action_seed: int,
     ) -> None:
         require(
             learning_starts >= 0,
@@ -62,8 +64,8 @@ class Collector:
         self.n_envs = int(env.batch_size[0])
         self.env_steps = 0
         self.episodes = 0
-        self._seed = seed
-        self._rng = torch.Generator().manual_seed(seed)
+        self._env_seed = env_seed
+        self._rng = torch.Generator().manual_seed(action_seed)
         self._obs: TensorDictBase | None = None
         self._sent: TensorDictBase | None = None
         self._successes: deque[float] = deque(maxlen=WINDOW_EPISODES)
@@ -81,7 +83,7 @@ class Collector:
 
     def start(self) -> None:
         """Reset all environments from the seed."""
-        self.env.set_seed(self._seed)
+        self.env.set_seed(self._env_seed)
         self._obs = self.env.reset()
 
     def receive(self) -> int:

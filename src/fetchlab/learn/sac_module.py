@@ -9,7 +9,6 @@ With pixels that is five encoder passes: one forward and backward (three), next 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +18,8 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from fetchlab.learn.metrics import MetricSums
+from fetchlab.learn.parameters import actor_parameters, check_routing, critic_parameters
+from fetchlab.learn.settings import SACSettings
 from fetchlab.losses import sac
 from fetchlab.networks.agent import Agent
 from fetchlab.types import (
@@ -26,9 +27,7 @@ from fetchlab.types import (
     DESIRED_GOAL,
     PIXELS,
     Augmentation,
-    ConfigError,
     Routing,
-    require,
 )
 
 METRICS = (
@@ -38,41 +37,6 @@ METRICS = (
     "train/q_mean",
     "train/entropy_coefficient",
 )
-
-
-@dataclass(frozen=True)
-class SACSettings:
-    """Hyperparameters of the update (``configs/algo``).
-
-    Args:
-        discount: in (0, 1).
-        tau: Polyak step of critic and encoder targets, in (0, 1].
-        entropy_coefficient: alpha, fixed; or its initial value when it is learned.
-        learn_entropy: learn log alpha towards the target entropy ``-action_dim``.
-        q_bounds: clamp the target's Q to [-1/(1-discount), 0] (arXiv 2312.05787).
-        backup_entropy: keep the entropy term in the target.
-    """
-
-    discount: float
-    tau: float
-    entropy_coefficient: float
-    learn_entropy: bool
-    q_bounds: bool
-    backup_entropy: bool
-
-    def __post_init__(self) -> None:
-        inside = 0.0 < self.discount < 1.0
-        require(
-            inside, "algo.discount", self.discount, "a number in (0, 1)", "0.95 to 0.99 is usual"
-        )
-        require(0.0 < self.tau <= 1.0, "algo.tau", self.tau, "a number in (0, 1]", "0.005 is usual")
-        require(
-            self.entropy_coefficient > 0.0,
-            "algo.entropy_coefficient",
-            self.entropy_coefficient,
-            "a positive number",
-            "the study used 0.05",
-        )
 
 
 class NonFiniteError(RuntimeError):
@@ -89,7 +53,8 @@ class SACModule(pl.LightningModule):
         settings: of the update.
         critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
         actor_optimizer: ``params -> Optimizer``, for the actor (+ log alpha when learned).
-        seed: of every random draw of the updates and of exploration.
+        explore_seed: of the noise in exploring actions.
+        update_seed: of every random draw of the updates: action noise and augmentation.
 
     Raises:
         ConfigError: where the routing trains the encoder through a loss that does not see pixels.
@@ -103,11 +68,12 @@ class SACModule(pl.LightningModule):
         settings: SACSettings,
         critic_optimizer: partial[torch.optim.Optimizer],
         actor_optimizer: partial[torch.optim.Optimizer],
-        seed: int,
+        explore_seed: int,
+        update_seed: int,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        _check_routing(agent, routing)
+        check_routing(agent, routing)
         self.agent, self.routing, self.augment, self.settings = agent, routing, augment, settings
         self._critic_optimizer, self._actor_optimizer = critic_optimizer, actor_optimizer
         self.log_alpha = nn.Parameter(
@@ -117,40 +83,23 @@ class SACModule(pl.LightningModule):
         self.grad_updates = 0
         self.sums = MetricSums(METRICS)
         self.latest_metrics: dict[str, float] = {}
-        self._seed = seed
+        self._update_seed = update_seed
         self._update_rng: torch.Generator | None = None
-        self._explore_rng = torch.Generator().manual_seed(seed + 1)
-
-    # ------------------------------------------------------------------ parameters and optimizers
-
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the shared encoder; empty without pixels."""
-        return [] if self.agent.encoder is None else list(self.agent.encoder.parameters())
-
-    def critic_parameters(self) -> list[nn.Parameter]:
-        """What the critic's optimizer holds."""
-        own = list(self.agent.critic.parameters())
-        return own + (
-            self.encoder_parameters() if self.routing.encoder_optimizer == "critic" else []
-        )
-
-    def actor_parameters(self) -> list[nn.Parameter]:
-        """What the actor's optimizer holds, log alpha apart."""
-        own = list(self.agent.actor.parameters())
-        return own + (
-            self.encoder_parameters() if self.routing.encoder_optimizer == "actor" else []
-        )
+        self._explore_rng = torch.Generator().manual_seed(explore_seed)
 
     def _actor_group(self) -> list[nn.Parameter]:
         learned = [self.log_alpha] if self.settings.learn_entropy else []
-        return self.actor_parameters() + learned
+        return actor_parameters(self.agent, self.routing) + learned
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor (+ log alpha) second; always two."""
-        groups = [{"params": self.actor_parameters()}]
+        groups = [{"params": actor_parameters(self.agent, self.routing)}]
         if self.settings.learn_entropy:
             groups.append({"params": [self.log_alpha]})
-        return [self._critic_optimizer(self.critic_parameters()), self._actor_optimizer(groups)]
+        return [
+            self._critic_optimizer(critic_parameters(self.agent, self.routing)),
+            self._actor_optimizer(groups),
+        ]
 
     # ------------------------------------------------------------------------------------- acting
 
@@ -218,7 +167,7 @@ class SACModule(pl.LightningModule):
         critic_features = None if features is None else routing.for_critic(features)
         q = agent.critic(agent.critic_input(vectors, critic_features), batch.get("action"))
         critic_loss = sac.critic_loss(q, target)
-        self._step(critic_optimizer, critic_loss, "critic", self.critic_parameters())
+        self._step(critic_optimizer, critic_loss, "critic", critic_parameters(agent, routing))
 
         actor_features = None if features is None else routing.for_actor(features)
         mean, log_std = agent.actor(agent.actor_input(vectors, actor_features))
@@ -300,7 +249,7 @@ class SACModule(pl.LightningModule):
 
     def _generator(self) -> torch.Generator:
         if self._update_rng is None:
-            self._update_rng = torch.Generator(self.device).manual_seed(self._seed)
+            self._update_rng = torch.Generator(self.device).manual_seed(self._update_seed)
         return self._update_rng
 
     def _noise(self, like: Tensor) -> Tensor:
@@ -329,17 +278,3 @@ class SACModule(pl.LightningModule):
         self._generator().set_state(state["update_rng"].cpu())
         self._explore_rng.set_state(state["explore_rng"].cpu())
         self.sums.load_state_dict(state["sums"])
-
-
-def _check_routing(agent: Agent, routing: Routing) -> None:
-    if agent.encoder is None:
-        return
-    trains = routing.encoder_optimizer
-    names = agent.critic_inputs if trains == "critic" else agent.actor_inputs
-    if PIXELS not in names:
-        raise ConfigError(
-            f"obs.{trains}_inputs",
-            list(names),
-            f"{PIXELS} among them, because routing={trains} trains the encoder by that loss",
-            f"add {PIXELS} to obs.{trains}_inputs or choose another routing",
-        )
