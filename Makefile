@@ -16,7 +16,7 @@ train: setup ## the main job; EXPERIMENT=name ARGS="seed=1 total_env_steps=10000
 	$(VENV_PYTHON) src/train.py experiment=$(EXPERIMENT) $(ARGS)
 
 test: setup ## all tests but the long ones, at most 10 minutes on 2 cores
-	$(VENV_PYTHON) -m pytest -m "not full"
+	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal -m "not full"
 
 test-full: setup ## the long tests that `make test` leaves out
 	$(VENV_PYTHON) -m pytest -m full

@@ -14,6 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fetchlab.types import ConfigError, RunFailedError
 
 COMPOSED: list[Any] = []
+INTERRUPTED = 130
+#: Exit codes of a run that a signal stopped and that can be continued; 1 for other reasons.
+STOPPED = {"SIGTERM": 143, "SIGINT": INTERRUPTED}
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -26,7 +29,7 @@ def train_new(cfg: DictConfig) -> None:
     answer(lambda: start(plain))
 
 
-def continue_run(args: list[str]) -> None:
+def continue_run(args: list[str]) -> dict[str, Any]:
     """Continue a run from its own configuration, which is never composed."""
     given = dict(arg.partition("=")[::2] for arg in args)
     run_dir = Path(given.pop("resume"))
@@ -44,16 +47,21 @@ def continue_run(args: list[str]) -> None:
         raise ConfigError(key, value, allowed, "start a new run to change it")
     from fetchlab.run import resume
 
-    resume(run_dir, changes, trainer, force == "true")
+    return resume(run_dir, changes, trainer, force == "true")
 
 
-def answer(job: Callable[[], object]) -> None:
+def answer(job: Callable[[], dict[str, Any]]) -> None:
     """Do the job; what a user can mend is one line on stderr and exit code 2, a failed run 1."""
     try:
-        job()
+        summary = job()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (ConfigError, RunFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    if summary["status"] == "stopped":
+        sys.exit(STOPPED.get(summary["stop_reason"], 1))
 
 
 def main() -> None:

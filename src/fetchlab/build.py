@@ -229,6 +229,7 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
             algo["utd_ratio"],
             cfg["total_env_steps"],
             cfg["callbacks"]["evaluation"]["every_env_steps"],
+            cfg["replay"]["verify"],
         )
     except BaseException:
         env.close()

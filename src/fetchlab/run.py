@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -21,14 +24,16 @@ from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.envs.pool import WorkerError
-from fetchlab.learn.sac_module import NonFiniteError
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.renderer import choose_renderer
+from fetchlab.replay.files import ReplayError
 from fetchlab.trainer import build_trainer
-from fetchlab.types import ConfigError, RunFailedError
+from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
+#: What a resume may change without `force_resume`.
+MAY_CHANGE = ("total_env_steps", "trainer", "run_dir")
 #: Causes that are reported in one line; anything else is a defect and keeps its traceback.
-STOPS_A_RUN = (WorkerError, NonFiniteError, CheckpointError, OSError)
+STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
 
 
 def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,15 +44,16 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: for a configuration that cannot work.
+        RunFailedError: for a run that cannot go on, or a folder that another process uses.
     """
     config.check_sizes(cfg)
     config.sees_pixels(cfg)
     run_dir = config.choose_run_dir(cfg, datetime.now())
     made = config.claim_run_dir(run_dir)
-    with RunLock(run_dir):
+    with RunLock(run_dir), _in_one_line(run_dir):
         try:
             return _run(cfg, run_dir, checkpoint=None, record=_record(cfg))
-        except ConfigError:
+        except BaseException:
             config.release_run_dir(run_dir, made)
             raise
 
@@ -65,36 +71,49 @@ def resume(
 
     Raises:
         ConfigError: for a configuration that changed, or one that names what is not allowed.
-        CheckpointError: when there is nothing valid to resume.
+        RunFailedError: for nothing valid to resume, files that are damaged, a run that cannot go
+            on, or a folder that another process uses.
     """
     if not run_dir.is_dir():
         raise ConfigError("resume", str(run_dir), "a run's folder", "check the path")
-    with RunLock(run_dir):
+    with RunLock(run_dir), _in_one_line(run_dir):
         stored = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
         cfg = {**stored, **changes}
         if trainer is not None:
             cfg["trainer"] = config.shipped("trainer", trainer)
         config.check_sizes(cfg)
-        checkpoint = newest_valid(run_dir / "checkpoints")
-        old, new = read_payload(checkpoint)["record"], _record(cfg)
-        _refuse_differences(run_dir, old, new, force)
-        forced = [*old["forced"], *compare(old["fingerprint"], new["fingerprint"])]
-        return _run(cfg, run_dir, checkpoint, {**new, "forced": forced})
+        try:
+            checkpoint = newest_valid(run_dir / "checkpoints")
+            old, new = read_payload(checkpoint)["record"], _record(cfg)
+        except CheckpointError as error:
+            raise RunFailedError(str(error)) from error
+        lines = config_difference(old["config"], new["config"], MAY_CHANGE)
+        lines += compare(old["fingerprint"], new["fingerprint"])
+        if lines and not force:
+            raise ConfigError(
+                "resume",
+                str(run_dir),
+                "the configuration, versions, threads and renderer of the run",
+                f"differs in {'; '.join(lines)}; restore that, or give force_resume=true",
+            )
+        return _run(cfg, run_dir, checkpoint, {**new, "forced": [*old["forced"], *lines]})
 
 
-def _refuse_differences(
-    run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any], force: bool
-) -> None:
-    may_change = ("total_env_steps", "trainer", "run_dir")
-    lines = config_difference(old["config"], new["config"], may_change)
-    lines += compare(old["fingerprint"], new["fingerprint"])
-    if lines and not force:
-        raise ConfigError(
-            "resume",
-            str(run_dir),
-            "the configuration, versions, threads and renderer of the run",
-            f"differs in {'; '.join(lines)}; restore that, or give force_resume=true",
-        )
+@contextmanager
+def _in_one_line(run_dir: Path) -> Iterator[None]:
+    """Turn what stops a run into its cause and the way on, in one line; details follow it."""
+    try:
+        yield
+    except STOPS_A_RUN as error:
+        way = "nothing was trained yet, start it again"
+        if (run_dir / "checkpoints").is_dir():
+            way = _continue_command(run_dir)
+        cause, _, details = str(error).partition("\n")
+        raise RunFailedError(f"{cause}; {way}\n{details}".rstrip()) from error
+
+
+def _continue_command(run_dir: Path) -> str:
+    return f"to continue: python src/train.py resume={run_dir}"
 
 
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +136,9 @@ def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
 def _run(
     cfg: Mapping[str, Any], run_dir: Path, checkpoint: Path | None, record: Mapping[str, Any]
 ) -> dict[str, Any]:
+    # Nothing here draws from these two, but a swap-in may; checkpoints hold their states.
+    random.seed(cfg["seed"])
+    np.random.seed(cfg["seed"] % 2**32)
     parts = build_parts(cfg, run_dir)
     try:
         if checkpoint is None and cfg["ckpt_path"] is not None:
@@ -128,16 +150,19 @@ def _run(
         try:
             built.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
             status = "finished" if parts.data.done else "stopped"
-        except STOPS_A_RUN as error:
-            raise RunFailedError(
-                f"{error}; to continue: python src/train.py resume={run_dir}"
-            ) from error
         finally:
+            reason = built.stopping.reason if status == "stopped" else None
             seconds = time.monotonic() - clock
             summary = _summary(cfg, parts, built.evaluation, status, seconds)
-            write_json(run_dir / "summary.json", summary)
+            summary["stop_reason"] = reason
+            # Where a full disk stopped the run, that error must not hide behind this one.
+            with suppress(*((OSError,) if status == "failed" else ())):
+                write_json(run_dir / "summary.json", summary)
     finally:
         parts.env.close()
+    if reason is not None:
+        at = f"stopped by {reason} at {summary['env_steps']:,} env steps"
+        print(f"{at}; {_continue_command(run_dir)}", flush=True)
     return summary
 
 

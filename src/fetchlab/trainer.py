@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from fetchlab.build import Parts, build_env
 from fetchlab.callbacks.checkpoints import Checkpoints
+from fetchlab.callbacks.disk_watch import DiskWatch
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.callbacks.log_points import LogPoints
 from fetchlab.callbacks.progress import EnvStepProgress
@@ -76,6 +77,7 @@ def build_trainer(
     total, estimate = cfg["total_env_steps"], options["time_estimate"]
     # In this order: an evaluation writes its row, the checkpoint then holds both.
     callbacks: list[pl.Callback] = [
+        DiskWatch(run_dir, **options["disk_watch"], stop=stopping.request),
         stopping,
         log_points,
         evaluation,

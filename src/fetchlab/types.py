@@ -47,7 +47,11 @@ class ConfigError(ValueError):
 
 
 class RunFailedError(RuntimeError):
-    """A run could not go on; the message is one line: the cause, and how to continue."""
+    """A run could not go on; the message's first line has the cause and how to continue."""
+
+
+class NonFiniteError(ValueError):
+    """An action, observation, loss or gradient is NaN or infinite; raised before it is used."""
 
 
 def require(ok: bool, key: str, value: object, expected: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""When a run stops: at its number of env steps, or at the round after a signal."""
+"""When a run stops: at its number of env steps, or at the round after somebody asked for it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ class Stopping(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._flag: StopFlag | None = None
+        self._flag = StopFlag()
 
     @property
     def reason(self) -> str | None:
-        """The signal that stopped the run, if one did."""
-        return None if self._flag is None else self._flag.reason
+        """``SIGTERM``, ``SIGINT`` or what `request` was given; None while nobody asked."""
+        return self._flag.reason
+
+    def request(self, reason: str) -> None:
+        """Stop after this round, as a signal does."""
+        self._flag.request(reason)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Listen, after Lightning's own handlers; a run that has its steps has nothing to do."""
-        self._flag = StopFlag()
         self._flag.__enter__()
         trainer.should_stop = trainer.datamodule.done
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        """Stop after this round when its number of steps is reached or a signal came."""
-        if trainer.datamodule.done or (self._flag is not None and self._flag.stop):
+        """Stop after this round when its number of steps is reached or a stop was asked for."""
+        if trainer.datamodule.done or self._flag.stop:
             trainer.should_stop = True
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the signals back."""
-        if self._flag is not None:
-            self._flag.__exit__(None, None, None)
+        self._flag.__exit__(None, None, None)

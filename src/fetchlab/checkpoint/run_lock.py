@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from fetchlab.types import ConfigError
+from fetchlab.types import ConfigError, RunFailedError
 
 LOCK_FILE = ".lock"
 _held: set[int] = set()
 
 
-class RunLockedError(RuntimeError):
+class RunLockedError(RunFailedError):
     """Another process is using the run folder; the message names its pid and the folder."""
 
 

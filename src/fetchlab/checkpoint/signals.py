@@ -23,7 +23,8 @@ class StopFlag:
 
     Attributes:
         stop: a stop was asked for.
-        reason: ``"SIGTERM"`` or ``"SIGINT"``, the first signal that came; None before.
+        reason: ``"SIGTERM"`` or ``"SIGINT"``, the first signal that came, or what `request` was
+            given; None before.
     """
 
     def __init__(self) -> None:
@@ -48,11 +49,15 @@ class StopFlag:
             # None stands for a handler that Python did not install and cannot put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
+    def request(self, reason: str) -> None:
+        """Ask for a stop; the first reason stays."""
+        self.stop = True
+        self.reason = self.reason or reason
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
                 os._exit(_EXIT_CODE_INTERRUPTED)
             os.write(2, _NOTICE)
-        self.stop = True
-        self.reason = self.reason or signal.Signals(number).name
+        self.request(signal.Signals(number).name)

@@ -18,7 +18,7 @@ import numpy as np
 from fetchlab.envs import worker as remote
 from fetchlab.envs.link import BrokenLinkError, WorkerLink, shut_down
 from fetchlab.envs.shared import SharedArrays, anonymous_memory
-from fetchlab.types import require
+from fetchlab.types import NonFiniteError, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,8 @@ class WorkerPool:
             action: (N, 4) float32; the environment clips it to [-1, 1].
 
         Raises:
-            ValueError: wrong shape or not finite (MuJoCo would silently reset itself); not sent.
+            ValueError: wrong shape; not sent.
+            NonFiniteError: not finite (MuJoCo would silently reset itself); not sent.
         """
         self._require_settled("send")
         arrays = self.arrays
@@ -137,7 +138,7 @@ class WorkerPool:
             raise ValueError(f"action of shape {action.shape}: expected {arrays.action.shape}")
         if not np.isfinite(action).all():
             env = int(np.flatnonzero(~np.isfinite(action).all(axis=1))[0])
-            raise ValueError(
+            raise NonFiniteError(
                 f"action of env {env} is not finite: {action[env].tolist()} (step "
                 f"{int(arrays.step[env, 0]) + 1} of its episode, seed {int(arrays.seed[env, 0])})"
             )

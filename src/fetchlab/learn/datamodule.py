@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from tensordict import TensorDict, TensorDictBase
@@ -50,6 +50,7 @@ class ReplayDataModule(pl.LightningDataModule):
         utd_ratio: updates per env step; the fraction left over is carried to the next round.
         total_env_steps: where the run ends.
         epoch_env_steps: distance between two evaluations.
+        verify: which episodes are held against their checksums when a run is resumed.
 
     Raises:
         ConfigError: for sizes that are not positive.
@@ -63,6 +64,7 @@ class ReplayDataModule(pl.LightningDataModule):
         utd_ratio: float,
         total_env_steps: int,
         epoch_env_steps: int,
+        verify: Literal["tail", "full"],
     ) -> None:
         super().__init__()
         _require_positive("algo.batch_size", batch_size, "the study used 256")
@@ -72,6 +74,9 @@ class ReplayDataModule(pl.LightningDataModule):
         self.collector, self.replay = collector, replay
         self.batch_size, self.utd_ratio = batch_size, utd_ratio
         self.total_env_steps, self.epoch_env_steps = total_env_steps, epoch_env_steps
+        known = verify in ("tail", "full")
+        require(known, "replay.verify", verify, "tail or full", "tail reads the newest rows only")
+        self._verify = verify
         self._credit = 0.0
         self._empty = TensorDict({}, batch_size=[0, batch_size])
 
@@ -139,9 +144,14 @@ class ReplayDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from `state_dict`, on the same replay files."""
+        """Continue from `state_dict`, on the same replay files.
+
+        Raises:
+            ReplayError: the files are not those of this state, or rows differ from their checksums.
+        """
         self._credit = float(state_dict["credit"])
         self.replay.load_state_dict(state_dict["replay"])
+        self.replay.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])
         self.collector.load_state_dict(state_dict["collector"])
 

@@ -27,6 +27,7 @@ from fetchlab.types import (
     DESIRED_GOAL,
     PIXELS,
     Augmentation,
+    NonFiniteError,
     Routing,
 )
 
@@ -37,10 +38,6 @@ METRICS = (
     "train/q_mean",
     "train/entropy_coefficient",
 )
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient is NaN or infinite; raised before the optimizer's step."""
 
 
 class SACModule(pl.LightningModule):
@@ -228,8 +225,9 @@ class SACModule(pl.LightningModule):
         # too, and their gradients of it would be computed to be thrown away.
         self.manual_backward(loss, inputs=params)
         grads = [p.grad for p in params if p.grad is not None]
-        total = loss.detach() + sum(norm.sum() for norm in torch._foreach_norm(grads))
-        if not torch.isfinite(total):
+        # One number that is finite exactly when the loss and every gradient are.
+        total = torch.stack(torch._foreach_norm(grads)).sum() + loss.detach()
+        if not math.isfinite(total.item()):
             raise NonFiniteError(
                 f"{name} loss or gradient is not finite at update {self.grad_updates + 1} "
                 f"(loss {loss.item():g}); the weights are those of the last update"

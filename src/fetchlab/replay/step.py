@@ -8,7 +8,7 @@ import numpy as np
 from tensordict import TensorDictBase
 
 from fetchlab.replay.layout import ACTION, TERMINATED
-from fetchlab.types import DESIRED_GOAL, PIXELS, STATE
+from fetchlab.types import DESIRED_GOAL, PIXELS, STATE, NonFiniteError
 
 
 class Step(NamedTuple):
@@ -30,7 +30,8 @@ def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) 
         n_envs: N.
 
     Raises:
-        ValueError: a shape or dtype that does not fit, or a number that is not finite.
+        ValueError: a shape or dtype that does not fit.
+        NonFiniteError: a number that is not finite.
     """
     after = data["next"]
     names = (STATE, PIXELS) if PIXELS in arrays else (STATE,)
@@ -56,7 +57,7 @@ def _values(data: TensorDictBase, name: str, array: np.ndarray, n_envs: int) -> 
         )
     if values.dtype == np.float32 and not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
-        raise ValueError(f"{name} of environments {bad} is not finite; the step is not stored")
+        raise NonFiniteError(f"{name} of environments {bad} is not finite; the step is not stored")
     return values
 
 
