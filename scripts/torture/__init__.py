@@ -1,0 +1,1 @@
+"""The fault table against real short runs: see `scripts/torture.py`."""
