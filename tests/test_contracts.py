@@ -10,13 +10,25 @@ import torch
 import yaml
 from hydra.utils import instantiate
 
+from fetchlab.build import build_module
+from fetchlab.networks.agent import StateLayout
+
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+SWAP_INS = ("encoder", "pooling", "augment", "relabel", "routing")
+PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 
 
 def group(name):
     files = sorted((CONFIGS / name).glob("*.yaml"))
     assert files, f"configs/{name} is empty"
-    return [pytest.param(yaml.safe_load(file.read_text()), id=file.stem) for file in files]
+    return [pytest.param(plain(yaml.safe_load(file.read_text())), id=file.stem) for file in files]
+
+
+def plain(config):
+    """An option by itself: what it takes from the rest of the configuration is given here."""
+    return {key: 4 if value == "${algo.her_k}" else value for key, value in config.items()}
 
 
 def images(seed=0, size=84):
@@ -96,3 +108,12 @@ def test_routing(config):
     assert sum(reached.values()) == 1
     assert torch.equal(routing.for_critic(features), features)
     assert torch.equal(routing.for_actor(features), features)
+
+
+@pytest.mark.parametrize("experiment", ["pixel_push_nodrq", "pixel_push_strict_fast"])
+@pytest.mark.parametrize("name", SWAP_INS)
+def test_every_option_fits_experiments_that_chose_another(compose_run, name, experiment):
+    for file in sorted((CONFIGS / name).glob("*.yaml")):
+        config = compose_run(experiment, f"{name}={file.stem}")
+        assert build_module(config, PUSH).agent.encoder is not None
+        instantiate(config["relabel"])
