@@ -30,6 +30,7 @@ VOLATILE = (
     "global_step",
     "loops",
     "pytorch-lightning_version",
+    "wall_time_s",
     "record",  # configuration and machine: a moved run has another folder
     "loggers",  # sizes of the log files, whose wall-clock columns vary in width
     "ReplayDataModule.replay._storage.previous_start",  # what the commit before this one protects

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -146,13 +145,13 @@ def _run(
         built = build_trainer(cfg, run_dir, parts, record, resume=checkpoint is not None)
         _write_config(run_dir, cfg)
         _announce(cfg, run_dir, parts, record)
-        clock, status = time.monotonic(), "failed"
+        status = "failed"
         try:
             built.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
             status = "finished" if parts.data.done else "stopped"
         finally:
             reason = built.stopping.reason if status == "stopped" else None
-            seconds = time.monotonic() - clock
+            seconds = built.checkpoints.wall_time_s
             summary = _summary(cfg, parts, built.evaluation, status, seconds)
             summary["stop_reason"] = reason
             # Where a full disk stopped the run, that error must not hide behind this one.

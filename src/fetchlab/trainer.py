@@ -43,6 +43,7 @@ class Assembled:
 
     trainer: pl.Trainer
     evaluation: Evaluation
+    checkpoints: Checkpoints
     stopping: Stopping
 
 
@@ -102,7 +103,7 @@ def build_trainer(
         use_distributed_sampler=False,
         default_root_dir=str(run_dir),
     )
-    return Assembled(trainer, evaluation, stopping)
+    return Assembled(trainer, evaluation, checkpoints, stopping)
 
 
 def _sources(parts: Parts) -> tuple[Any, ...]:

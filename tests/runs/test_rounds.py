@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fetchlab.build import build_parts
-from fetchlab.run import start
+from fetchlab.run import resume, start
 from fetchlab.trainer import build_trainer
 
 
@@ -85,6 +85,14 @@ def test_the_same_seed_gives_the_same_metrics_apart_from_times(compose_run, tmp_
         rows.append(without_times(tmp_path / name / "metrics.csv"))
     assert len(rows[0]) > 3
     assert rows[0] == rows[1]
+
+
+def test_a_resumed_run_reports_the_time_and_speed_of_all_its_processes(compose_run, tmp_path):
+    first = start(small(compose_run, "state_push_fast", tmp_path / "run", "total_env_steps=400"))
+    whole = resume(tmp_path / "run", {"total_env_steps": 404}, trainer=None, force=False)
+    assert whole["wall_time_s"] > 0.9 * first["wall_time_s"]  # less a moment after its checkpoint
+    assert whole["env_steps_per_s"] == 404 / whole["wall_time_s"]
+    assert whole["grad_updates_per_s"] == whole["grad_updates"] / whole["wall_time_s"]
 
 
 def without_times(path):

@@ -8,6 +8,7 @@ checkpoints needs.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ class Checkpoints(pl.Callback):
         self._saved_at = -1
         self._best = -1.0
         self._logger_states: list[Any] = []
+        self._began, self._seconds_before = time.monotonic(), 0.0
+
+    @property
+    def wall_time_s(self) -> float:
+        """Seconds of training up to now, over all processes that led to this state."""
+        return self._seconds_before + time.monotonic() - self._began
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Give the loggers their positions back, or commit the state before the first step."""
@@ -74,6 +81,7 @@ class Checkpoints(pl.Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the record, the global random states and the loggers' positions."""
         checkpoint["env_steps"] = trainer.datamodule.env_steps
+        checkpoint["wall_time_s"] = self.wall_time_s
         checkpoint["record"] = dict(self._record)
         checkpoint["rng"] = _global_rng_state()
         checkpoint["loggers"] = [logger.state_dict() for logger in trainer.loggers]
@@ -82,6 +90,7 @@ class Checkpoints(pl.Callback):
         """Restore what `on_save_checkpoint` added."""
         _set_global_rng_state(checkpoint["rng"])
         self._logger_states = list(checkpoint["loggers"])
+        self._seconds_before = float(checkpoint["wall_time_s"])
 
     def state_dict(self) -> dict[str, Any]:
         """Best success so far and the env steps of this checkpoint."""
