@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from resnet_weights import write_resnet_weights
 
 from fetchlab.build import build_module
 from fetchlab.networks.agent import StateLayout
@@ -16,7 +17,7 @@ from fetchlab.networks.agent import StateLayout
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-SWAP_INS = ("encoder", "pooling", "augment", "relabel", "routing")
+SWAP_INS = ("encoder", "pooling", "feature_norm", "augment", "relabel", "routing")
 PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 
 
@@ -36,19 +37,34 @@ def images(seed=0, size=84):
     return torch.randint(0, 256, (3, 12, size, size), dtype=torch.uint8, generator=rng)
 
 
+@pytest.fixture(scope="module")
+def weights_path(tmp_path_factory):
+    """What an encoder that starts from a user's file is given."""
+    return write_resnet_weights(tmp_path_factory.mktemp("weights") / "resnet18.pth")
+
+
+def with_weights(config, path):
+    return {**config, "weights_path": path} if "weights_path" in config else config
+
+
 def build_encoder(config):
     torch.manual_seed(0)
     return instantiate(config)(in_channels=12, image_size=84)
 
 
 @pytest.mark.parametrize("config", group("encoder"))
-def test_encoder(config):
+def test_encoder(config, weights_path):
+    config = with_weights(config, weights_path)
     encoder = build_encoder(config)
     maps = encoder(images().float() / 255)
     assert maps.shape == (3, *encoder.out_shape)
     assert maps.dtype == torch.float32
-    maps.square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    assert bool(trained) == maps.requires_grad == ("weights_path" not in config)
+    if trained:  # all of it, or a frozen encoder
+        assert len(trained) == len(list(encoder.parameters()))
+        maps.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
     twin = build_encoder(config)
     assert all(
         torch.equal(a, b) for a, b in zip(encoder.parameters(), twin.parameters(), strict=True)
@@ -73,15 +89,38 @@ def test_pooling(config):
     torch.testing.assert_close(pooling(maps[1:2]), vector[1:2])
 
 
+@pytest.mark.parametrize("config", group("feature_norm"))
+def test_feature_norm(config):
+    norm, twin = instantiate(config)(7), instantiate(config)(7)
+    features = torch.rand(16, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    out = norm(features)
+    assert out.shape == features.shape
+    assert out.dtype == torch.float32
+    out[:8, 0].sum().backward()
+    assert features.grad.abs().sum() > 0
+    assert torch.equal(twin(features), out)
+    restored = instantiate(config)(7)
+    restored.load_state_dict(norm.state_dict())
+    with torch.no_grad():
+        assert torch.equal(restored(features), norm(features))
+
+
 @pytest.mark.parametrize("config", group("augment"))
 def test_augment(config):
     augment, pixels = instantiate(config), images()
+    assert isinstance(augment.shared_draw, bool)
     before = pixels.clone()
     out = augment(pixels, torch.Generator().manual_seed(1))
     assert out.shape == pixels.shape
     assert out.dtype == torch.uint8
     assert torch.equal(pixels, before)
     assert torch.equal(out, augment(pixels, torch.Generator().manual_seed(1)))
+    # images by themselves: no other image changes what becomes of this one
+    other = torch.cat((pixels[:1], 255 - pixels[1:]))
+    assert torch.equal(out[0], augment(other, torch.Generator().manual_seed(1))[0])
+    # values on the meta device cannot be read: what works there never makes the host wait
+    blind = augment(pixels.to("meta"), torch.Generator().manual_seed(1))
+    assert (blind.shape, blind.dtype) == (pixels.shape, torch.uint8)
 
 
 @pytest.mark.parametrize("config", group("relabel"))
@@ -89,31 +128,37 @@ def test_relabel(config):
     relabel = instantiate(config)
     length = torch.randint(1, 51, (4000,), generator=torch.Generator().manual_seed(0))
     t = (torch.rand(4000, generator=torch.Generator().manual_seed(1)) * length).long()
-    goal = relabel(t, length, torch.Generator().manual_seed(2))
-    assert goal.shape == t.shape
-    assert goal.dtype == torch.int64
-    assert bool(((goal == -1) | ((goal >= 1) & (goal <= length))).all())
-    assert torch.equal(goal, relabel(t, length, torch.Generator().manual_seed(2)))
+    before = t.clone(), length.clone()
+    for env_steps in (0, 10**9):
+        goal = relabel(t, length, torch.Generator().manual_seed(2), env_steps)
+        assert goal.shape == t.shape
+        assert goal.dtype == torch.int64
+        assert bool(((goal == -1) | ((goal >= 1) & (goal <= length))).all())
+        again = relabel(t, length, torch.Generator().manual_seed(2), env_steps)
+        assert torch.equal(goal, again)
+    assert torch.equal(t, before[0])
+    assert torch.equal(length, before[1])
 
 
 @pytest.mark.parametrize("config", group("routing"))
 def test_routing(config):
     routing = instantiate(config)
     features = torch.rand(3, 5, requires_grad=True) * 2
-    reached = {
-        "critic": routing.for_critic(features).requires_grad,
-        "actor": routing.for_actor(features).requires_grad,
-    }
-    assert reached[routing.encoder_optimizer]
-    assert sum(reached.values()) == 1
-    assert torch.equal(routing.for_critic(features), features)
-    assert torch.equal(routing.for_actor(features), features)
+    assert routing.encoder_optimizer in ("critic", "actor")
+    for loss in ("critic", "actor", "auxiliary"):
+        seen = getattr(routing, f"for_{loss}")(features)
+        assert seen.requires_grad == (loss in routing.trained_by)
+        assert torch.equal(seen, features)
 
 
 @pytest.mark.parametrize("experiment", ["pixel_push_nodrq", "pixel_push_strict_fast"])
 @pytest.mark.parametrize("name", SWAP_INS)
-def test_every_option_fits_experiments_that_chose_another(compose_run, name, experiment):
+def test_every_option_fits_experiments_that_chose_another(
+    compose_run, name, experiment, weights_path
+):
     for file in sorted((CONFIGS / name).glob("*.yaml")):
         config = compose_run(experiment, f"{name}={file.stem}")
+        config["encoder"] = with_weights(config["encoder"], weights_path)
+        config["algo"]["goal_prediction"]["weight"] = 1.0  # what routing=auxiliary trains by
         assert build_module(config, PUSH).agent.encoder is not None
         instantiate(config["relabel"])

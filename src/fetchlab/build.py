@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,27 @@ import torch
 from hydra.utils import instantiate
 from torchrl.envs import TransformedEnv
 
+from fetchlab.augment.none import NoAugment
 from fetchlab.collect.collector import Collector
 from fetchlab.config import sees_pixels
 from fetchlab.envs.batched import make_env
 from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
 from fetchlab.learn.datamodule import ReplayDataModule
 from fetchlab.learn.sac_module import SACModule
-from fetchlab.learn.settings import SACSettings
-from fetchlab.networks.agent import Agent, AgentSizes, StateLayout
+from fetchlab.learn.settings import SACSettings, Seeds, check_critics
+from fetchlab.networks.agent import Agent, AgentSizes, StateLayout, Vision
+from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.preflight.budget import check_budget, run_memory_bytes
 from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
 from fetchlab.replay.replay import make_replay
-from fetchlab.types import ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE
+from fetchlab.types import ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE, require
 
 CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
-#: Three maps of 32 float32 channels at half the image's size, kept for a forward and backward pass.
-ACTIVATION_BYTES_PER_PIXEL = 3 * 32 * 4 * 2 // 4
+#: What a forward pass keeps for its backward pass, per pixel of the image: IMPALA's encoder, the
+#: largest one here; ManipulationCNN keeps 250.
+ACTIVATION_BYTES_PER_PIXEL = 450
 
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
@@ -101,34 +104,66 @@ def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
         obs["normalize_std_floor"],
         obs["normalize_clip"],
     )
-    sizes = AgentSizes(algo["hidden"], algo["ensemble"], algo["log_std_min"], algo["log_std_max"])
-    agent = Agent(
-        layout, obs["actor_inputs"], obs["critic_inputs"], _encoder(cfg), normalizer, sizes
+    check_critics(algo["ensemble"], algo["target_subset"], algo["n_step"], algo["q_bounds"])
+    names = ("hidden", "ensemble", "layer_norm", "log_std_min", "log_std_max")
+    sizes = AgentSizes(**{name: algo[name] for name in names})
+    vision = _vision(cfg)
+    agent = Agent(layout, obs["actor_inputs"], obs["critic_inputs"], vision, normalizer, sizes)
+    augment = instantiate(cfg["augment"])
+    require(
+        vision is not None or isinstance(augment, NoAugment),
+        "augment",
+        type(augment).__name__,
+        "none for an agent without pixels",
+        "use augment=none, or obs=pixels",
     )
-    names = ("discount", "tau", "entropy_coefficient", "learn_entropy", "q_bounds")
+    taken = {field.name for field in fields(SACSettings)} & algo.keys()
     settings = SACSettings(
-        **{name: algo[name] for name in names}, backup_entropy=algo["backup_entropy"]
+        **{name: algo[name] for name in taken}, goal_weight=algo["goal_prediction"]["weight"]
     )
     return SACModule(
         agent,
         instantiate(cfg["routing"]),
-        instantiate(cfg["augment"]),
+        augment,
         settings,
         instantiate(algo["critic_optimizer"]),
         instantiate(algo["actor_optimizer"]),
-        explore_seed=seed_for(cfg["seed"], "exploration"),
-        update_seed=seed_for(cfg["seed"], "updates"),
+        Seeds(*(seed_for(cfg["seed"], stream) for stream in ("exploration", "updates"))),
+        cuda_graphs=cfg["trainer"]["cuda_graphs"],
     )
 
 
-def _encoder(cfg: Mapping[str, Any]) -> PixelEncoder | None:
+def _vision(cfg: Mapping[str, Any]) -> Vision | None:
+    """Encoder and goal-prediction head of an agent with pixels."""
+    predict, trainer = dict(cfg["algo"]["goal_prediction"]), cfg["trainer"]
+    weight = predict.pop("weight")
     if not sees_pixels(cfg):
+        require(
+            weight == 0,
+            "algo.goal_prediction.weight",
+            weight,
+            "0 for an agent without pixels, which has no encoder to ask",
+            "use obs=pixels, or algo.goal_prediction.weight=0",
+        )
         return None
+    encoder = _encoder(cfg)
+    if trainer["channels_last"]:
+        torch.nn.Module.to(encoder, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    head = GoalPredictionHead(encoder.out_dim, **predict) if weight > 0 else None
+    precision = trainer["precision"]
+    known = precision in ("float32", "bfloat16")
+    require(known, "trainer.precision", precision, "float32 or bfloat16", "float32 is exact")
+    return Vision(encoder, cfg["obs"]["frame_stack"], head, precision == "bfloat16")
+
+
+def _encoder(cfg: Mapping[str, Any]) -> PixelEncoder:
     channels = 3 * cfg["obs"]["frame_stack"]
     cnn = instantiate(cfg["encoder"])(
         in_channels=channels, image_size=cfg["obs"]["pixels"]["image_size"]
     )
-    return PixelEncoder(cnn, instantiate(cfg["pooling"])(in_shape=cnn.out_shape))
+    pooling = instantiate(cfg["pooling"])(in_shape=cnn.out_shape)
+    # By position: torch's own modules name this argument differently.
+    return PixelEncoder(cnn, pooling, instantiate(cfg["feature_norm"])(pooling.out_dim))
 
 
 def replay_size(cfg: Mapping[str, Any]) -> ReplaySize:
@@ -140,6 +175,25 @@ def replay_size(cfg: Mapping[str, Any]) -> ReplaySize:
         total_env_steps=cfg["total_env_steps"],
         margin_env_steps=cfg["replay"]["margin_env_steps"],
     )
+
+
+def replay_device(cfg: Mapping[str, Any]) -> torch.device:
+    """Where batches are drawn: ``cpu``, or ``cuda`` with all rows in the device's memory too.
+
+    Raises:
+        ConfigError: another device, or no CUDA device.
+    """
+    asked = cfg["replay"]["device"]
+    known = asked in ("cpu", "cuda")
+    require(known, "replay.device", asked, "cpu or cuda", "cpu works everywhere")
+    require(
+        asked == "cpu" or (torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu"),
+        "replay.device",
+        asked,
+        "cpu where no CUDA device trains",
+        "use replay.device=cpu",
+    )
+    return torch.device(asked)
 
 
 def row_spec(cfg: Mapping[str, Any], layout: StateLayout) -> RowSpec:
@@ -178,7 +232,8 @@ def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
     if sees_pixels(cfg):
         frame = 3 * pixels["image_size"] ** 2
         updates = max(1, math.ceil(algo["utd_ratio"] * collect["n_envs"]))
-        per_sample = frame * (cfg["obs"]["frame_stack"] + 1) * updates
+        stack = cfg["obs"]["frame_stack"]
+        per_sample = frame * (stack + 1 if algo["n_step"] == 1 else 2 * stack) * updates
         per_sample += ACTIVATION_BYTES_PER_PIXEL * pixels["image_size"] ** 2
     return run_memory_bytes(
         workers=worker_count(collect["workers"], collect["n_envs"]),
@@ -196,7 +251,7 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
         ConfigError: for the first value that cannot work.
     """
     collect, algo = cfg["collect"], cfg["algo"]
-    n_envs = collect["n_envs"]
+    n_envs, device = collect["n_envs"], replay_device(cfg)
     env = build_env(cfg, n_envs, collect["workers"])
     try:
         layout = state_layout(env)
@@ -210,9 +265,11 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
             relabel=instantiate(cfg["relabel"]),
             compute_reward=env.base_env.compute_reward,
             goal_slice=layout.goal_slice,
-            generator=torch.Generator().manual_seed(seed_for(cfg["seed"], "replay")),
-            device=cfg["replay"]["device"],
+            generator=torch.Generator(device).manual_seed(seed_for(cfg["seed"], "replay")),
+            device=device,
             n_buffers=1,  # a round's batch is used up before the next one is sampled
+            n_step=algo["n_step"],
+            discount=algo["discount"],
         )
         collector = Collector(
             env,

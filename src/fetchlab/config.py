@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 #: Not part of the hash: the same experiment may be repeated, moved and prolonged.
 NOT_HASHED = ("seed", "run_dir", "total_env_steps")
+MAX_FRAME_STACK = 8
+IMAGE_SIZES = (16, 256)  # pixels
+CAMERA_KEYS = ("lookat", "distance", "azimuth", "elevation")
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
@@ -112,11 +116,74 @@ def check_sizes(cfg: Mapping[str, Any]) -> None:
         "stack fewer frames",
     )
     require(
+        stack <= MAX_FRAME_STACK,
+        "obs.frame_stack",
+        stack,
+        f"at most {MAX_FRAME_STACK}, a third of a second",
+        "the study stacked 4",
+    )
+    if cfg["obs"]["pixels"] is not None:
+        check_pixels(cfg["obs"]["pixels"])
+    task = cfg["task"]["env_id"]
+    require(
+        not (lookup(cfg, "algo.q_bounds") and "Dense" in task),
+        "algo.q_bounds",
+        True,
+        f"false with {task}, whose rewards fall below -1",
+        "use algo.q_bounds=false or the sparse task",
+    )
+    require(
         isinstance(cfg["seed"], int) and cfg["seed"] >= 0,
         "seed",
         cfg["seed"],
         "an integer from 0",
         "seed=0",
+    )
+
+
+def check_pixels(pixels: Mapping[str, Any]) -> None:
+    """Check the values of ``obs.pixels``; those that are left out have defaults.
+
+    Raises:
+        ConfigError: for the first that cannot work.
+    """
+    known = ("image_size", "camera", "show_goal", "quality")
+    for key, value in pixels.items():
+        listed = f"a key of {', '.join(known)}"
+        require(key in known, f"obs.pixels.{key}", value, listed, "correct its name")
+    size, (low, high) = pixels.get("image_size", 84), IMAGE_SIZES
+    require(
+        isinstance(size, int) and not isinstance(size, bool) and low <= size <= high,
+        "obs.pixels.image_size",
+        size,
+        f"at least {low} and at most {high} whole pixels",
+        "84 is the usual choice",
+    )
+    show_goal = pixels.get("show_goal", True)
+    require(
+        isinstance(show_goal, bool),
+        "obs.pixels.show_goal",
+        show_goal,
+        "true or false",
+        "false hides the goal marker",
+    )
+    if pixels.get("camera") is not None:
+        _check_camera(pixels["camera"])
+
+
+def _check_camera(camera: Any) -> None:
+    complete = isinstance(camera, Mapping) and set(camera) == set(CAMERA_KEYS)
+    numbers: list[Any] = []
+    if complete:
+        lookat = camera["lookat"]
+        numbers = [*(lookat if isinstance(lookat, list) else [lookat])]
+        numbers += [camera[key] for key in CAMERA_KEYS[1:]]
+    require(
+        complete and all(isinstance(x, int | float) and math.isfinite(x) for x in numbers),
+        "obs.pixels.camera",
+        camera,
+        f"null, or the keys {', '.join(CAMERA_KEYS)} with finite numbers, metres and degrees",
+        "begin with obs=pixels_strict, whose camera can be changed key by key",
     )
 
 
@@ -130,9 +197,11 @@ def sees_pixels(cfg: Mapping[str, Any]) -> bool:
     for key, names in lists.items():
         check_inputs(f"obs.{key}", names)
     pixels = any(PIXELS in names for names in lists.values())
-    remedy = "use obs=pixels with encoder=manipulation_cnn pooling=spatial_softmax"
+    remedy = (
+        "use obs=pixels with encoder=manipulation_cnn pooling=spatial_softmax feature_norm=none"
+    )
     if pixels:
-        for key in ("encoder", "pooling"):
+        for key in ("encoder", "pooling", "feature_norm"):
             require(
                 cfg.get(key) is not None, key, None, f"a network, since {PIXELS} is used", remedy
             )

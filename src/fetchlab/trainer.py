@@ -21,12 +21,14 @@ from fetchlab.callbacks.progress import EnvStepProgress
 from fetchlab.callbacks.stopping import Stopping
 from fetchlab.callbacks.throughput import RateMeter, TimeEstimate
 from fetchlab.checkpoint.torch_io import CommitCheckpointIO
-from fetchlab.learn.sac_module import METRICS
+from fetchlab.learn.metrics import ENCODER_METRICS, GOAL_METRICS, UPDATE_METRICS
 from fetchlab.loggers.csv import RunCSVLogger
 from fetchlab.loggers.tensorboard import RunTensorBoardLogger
 
 COLUMNS = (
-    *METRICS,
+    *UPDATE_METRICS,
+    *ENCODER_METRICS,
+    *GOAL_METRICS,
     "train/success_rate",
     "train/return",
     "eval/success_rate",
@@ -110,7 +112,7 @@ def _sources(parts: Parts) -> tuple[Any, ...]:
     rates = RateMeter()
     rates.start(0, 0)
     return (
-        parts.module.sums.pop,
+        parts.module.pop_metrics,
         parts.data.collector.means,
         lambda: rates.read(parts.data.env_steps, parts.module.grad_updates),
     )

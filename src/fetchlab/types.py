@@ -98,7 +98,15 @@ class Pooling(Protocol):
 
 
 class Augmentation(Protocol):
-    """Images to images of the same shape and dtype: (B, C, H, W) uint8 -> (B, C, H, W) uint8."""
+    """Images to images of the same shape and dtype: (B, C, H, W) uint8 -> (B, C, H, W) uint8.
+
+    One random draw per image, the same for all its channels. ``shared_draw`` says what an image is
+    in an update. False: obs and next_obs (B, 3 S, H, W) are augmented one after the other, each
+    with its own draws (DrQ). True: the block of frames that holds both, (B, 3 (S + 1), H, W) in the
+    one-step case, is augmented once, and obs and next_obs are views of the result.
+    """
+
+    shared_draw: bool
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor: ...
 
@@ -106,28 +114,39 @@ class Augmentation(Protocol):
 class Relabeller(Protocol):
     """Which time of the same episode gives each transition its goal.
 
-    ``__call__(t, length, generator)`` takes the transition's time ``t`` (B,) int64 in
-    [0, length - 1] and its episode's number of transitions (B,) int64, and returns the goal's time
-    (B,) int64: the row whose ``achieved_goal`` becomes the desired goal, in [1, length], or -1 to
-    keep the episode's own goal.
+    ``__call__(t, length, generator, env_steps)`` takes the transition's time ``t`` (B,) int64 in
+    [0, length - 1], its episode's number of transitions (B,) int64, and the env steps collected so
+    far, a plain int that a resumed run repeats exactly, for what changes as training goes on. It
+    returns the goal's time (B,) int64: the row whose ``achieved_goal`` becomes the desired goal, in
+    [1, length], or -1 to keep the episode's own goal.
     """
 
-    def __call__(self, t: Tensor, length: Tensor, generator: torch.Generator) -> Tensor: ...
+    def __call__(
+        self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int
+    ) -> Tensor: ...
+
+
+#: The losses that may train an encoder; ``auxiliary`` is goal prediction.
+LossName = Literal["critic", "actor", "auxiliary"]
 
 
 class Routing(Protocol):
-    """Which loss trains the shared encoder.
+    """Which losses train the shared encoder.
 
-    ``encoder_optimizer`` names the one optimizer that holds the encoder's parameters.
-    ``for_critic(features)`` and ``for_actor(features)`` return the features (B, D) that the critic
-    loss and the actor loss see: with the graph where that loss trains the encoder, detached else.
+    ``encoder_optimizer`` names the one optimizer that holds the encoder's parameters, and those of
+    the goal-prediction head. ``trained_by`` names the losses whose gradient reaches the encoder.
+    ``for_<loss>(features)`` returns the features (B, D) that this loss sees: with the graph where
+    it trains the encoder, detached else.
     """
 
     encoder_optimizer: Literal["critic", "actor"]
+    trained_by: frozenset[LossName]
 
     def for_critic(self, features: Tensor) -> Tensor: ...
 
     def for_actor(self, features: Tensor) -> Tensor: ...
+
+    def for_auxiliary(self, features: Tensor) -> Tensor: ...
 
 
 if TYPE_CHECKING:

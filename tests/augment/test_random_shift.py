@@ -39,7 +39,7 @@ def find_shift(image, result, pad):
 def test_each_image_is_its_own_shift_of_all_its_channels():
     pixels, pad = images(), 2
     before = pixels.clone()
-    out = RandomShift(pad)(pixels, generator(0))
+    out = RandomShift(pad, False)(pixels, generator(0))
     assert out.dtype == torch.uint8
     assert out.is_contiguous()
     assert torch.equal(pixels, before)
@@ -51,7 +51,7 @@ def test_shifts_are_uniform_on_the_square():
     height = width = 9
     index = torch.arange(height * width, dtype=torch.uint8).view(1, 1, height, width)
     pixels = index.expand(10_000, 1, height, width)
-    out = RandomShift(4)(pixels, generator(1))
+    out = RandomShift(4, False)(pixels, generator(1))
     centre = out[:, 0, 4, 4].long()  # pad 4 on 9x9: the centre comes from any pixel
     counts = torch.bincount(centre, minlength=81).float()
     assert len(counts) == 81
@@ -64,7 +64,7 @@ def test_equals_the_bilinear_grid_sample_of_drqv2():
     """Replicate-pad, then sample the padded image on a grid moved by whole pixels."""
     size, pad, batch = 12, 3, 8
     pixels = images(batch, 3, size, size)
-    out = RandomShift(pad)(pixels, generator(2))
+    out = RandomShift(pad, False)(pixels, generator(2))
     padded = functional.pad(pixels.float(), (pad,) * 4, mode="replicate")
     full = size + 2 * pad
     for image, canvas, result in zip(pixels, padded, out, strict=True):
@@ -77,7 +77,7 @@ def test_equals_the_bilinear_grid_sample_of_drqv2():
 
 
 def test_the_generator_decides():
-    pixels, shift = images(), RandomShift(4)
+    pixels, shift = images(), RandomShift(4, False)
     g = generator(3)
     first, second = shift(pixels, g), shift(pixels, g)
     assert torch.equal(first, shift(pixels, generator(3)))
@@ -91,15 +91,30 @@ def test_the_generator_decides():
 def test_views_of_the_replay_block():
     block = torch.randint(0, 256, (5, 4, 3, 8, 8), dtype=torch.uint8, generator=generator(4))
     for view in (block[:, :3].flatten(1, 2), block[:, 1:].flatten(1, 2)):
-        shift = RandomShift(2)
+        shift = RandomShift(2, False)
         assert torch.equal(
             shift(view, generator(5)), shift(view.contiguous().clone(), generator(5))
         )
 
 
+def test_one_draw_moves_both_stacks_of_the_block_together():
+    block = torch.randint(0, 256, (5, 4, 3, 8, 8), dtype=torch.uint8, generator=generator(4))
+    shift = RandomShift(2, True)
+    assert shift.shared_draw
+    both = shift(block.flatten(1, 2), generator(5))
+    moves = [
+        find_shift(image, result, 2) for image, result in zip(block[:, 0], both[:, :3], strict=True)
+    ]
+    assert len(set(moves)) > 2
+    for stack in (slice(0, 9), slice(3, 12)):
+        frames = block.flatten(1, 2)[:, stack]
+        for image, result, move in zip(frames, both[:, stack], moves, strict=True):
+            assert torch.equal(shifted(image, *move), result)
+
+
 def test_pad_must_be_positive():
     with pytest.raises(ConfigError, match="augment=none"):
-        RandomShift(0)
+        RandomShift(0, False)
 
 
 def test_none_returns_the_images_and_draws_nothing():

@@ -8,12 +8,14 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
+import yaml
 
 from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec, SimulationError
 from fetchlab.types import ConfigError
 
 STEPS = 50
-TASKS = ["FetchPush-v4", "FetchReach-v4", "FetchPickAndPlace-v4", "FetchSlideDense-v4"]
+FILES = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
+TASKS = [yaml.safe_load(file.read_text())["env_id"] for file in FILES]
 
 
 @pytest.fixture
@@ -62,7 +64,30 @@ def test_episodes_equal_gymnasium(env_id):
     assert moved_m > 0.03  # the comparison covered contacts
 
 
-@pytest.mark.parametrize(("env_id", "dim", "goal"), [(TASKS[0], 25, 3), (TASKS[1], 10, 0)])
+def test_every_fetch_task_has_a_file():
+    bodies = ("Reach", "Push", "Slide", "PickAndPlace")
+    assert sorted(TASKS) == sorted(f"Fetch{b}{r}-v4" for b in bodies for r in ("", "Dense"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_task_files_are_gymnasiums_tasks(file):
+    task = yaml.safe_load(file.read_text())
+    spec = gymnasium.spec(task["env_id"])
+    assert task == {"env_id": spec.id, "max_episode_steps": spec.max_episode_steps}
+    words = file.stem.removeprefix("fetch_").split("_")
+    name = "".join("And" if word == "and" else word.capitalize() for word in words)
+    assert spec.id == f"Fetch{name}-v4"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "dim", "goal"),
+    [
+        ("FetchPush-v4", 25, 3),
+        ("FetchReachDense-v4", 10, 0),
+        ("FetchSlide-v4", 25, 3),
+        ("FetchPickAndPlace-v4", 25, 3),
+    ],
+)
 def test_layout(env_id, dim, goal):
     env = FetchEnv(FetchSpec(env_id, STEPS, None))
     assert (env.state_dim, env.goal_slice) == (dim, slice(goal, goal + 3))
@@ -107,6 +132,27 @@ def test_dense_reward_by_hand():
     reward = env.compute_reward(np.array([[0.3, 0, 0.4]]), np.zeros((1, 3)))
     assert reward.dtype == np.float32
     assert reward == pytest.approx([-0.5])
+
+
+def test_dense_rewards_fall_below_minus_one():
+    """So [-1/(1-discount), 0] does not bound their values, as the dense task files say."""
+    env = FetchEnv(FetchSpec("FetchReachDense-v4", STEPS, None))
+    rewards = []
+    for seed in range(4):
+        env.reset(seed)
+        rewards += [env.step(np.array([-1, 1, 1, 0])).reward for _ in range(STEPS)]
+    assert -2 < min(rewards) < -1
+
+
+@pytest.mark.parametrize("env_id", [name for name in TASKS if "Dense" in name])
+def test_the_recomputed_dense_reward_is_the_steps(env_id):
+    env = FetchEnv(FetchSpec(env_id, STEPS, None))
+    env.reset(0)
+    for _ in range(5):
+        result = env.step(np.array([0.5, -0.5, 0.2, 0.0]))
+        again = env.compute_reward(result.obs.achieved_goal, result.obs.desired_goal)
+        assert result.reward < -0.001
+        assert again == pytest.approx(result.reward, rel=1e-4)
 
 
 def test_episode_length_is_the_specs():

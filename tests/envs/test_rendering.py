@@ -1,16 +1,30 @@
 import gc
+from pathlib import Path
 
 import gymnasium
 import mujoco
 import numpy as np
 import pytest
+import yaml
 
 from fetchlab.envs import rendering
 from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec
 from fetchlab.types import ConfigError
 
 SIZE = 84
-CLOSE = CameraSpec((1.36, 0.75, 0.44), 0.65, 270.0, -35.0)
+
+
+def preset_camera(name):
+    file = Path(__file__).parents[2] / "configs" / "obs" / f"{name}.yaml"
+    return CameraSpec(**yaml.safe_load(file.read_text())["pixels"]["camera"])
+
+
+CLOSE = preset_camera("pixels_strict")
+CLOSE_BY_TASK = {
+    "FetchPush-v4": CLOSE,
+    "FetchPickAndPlace-v4": preset_camera("pixels_strict_pick_and_place"),
+    "FetchSlide-v4": preset_camera("pixels_strict_slide"),
+}
 INSIDE = CameraSpec((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
 
 
@@ -30,7 +44,12 @@ def red(frame):
 
 @pytest.mark.parametrize(
     ("env_id", "size"),
-    [("FetchPush-v4", SIZE), ("FetchReach-v4", 48), ("FetchPickAndPlace-v4", 32)],
+    [
+        ("FetchPush-v4", SIZE),
+        ("FetchReach-v4", 48),
+        ("FetchPickAndPlace-v4", 32),
+        ("FetchSlide-v4", 64),
+    ],
 )
 def test_reference_equals_gymnasium(env_id, size):
     theirs = gymnasium.make(env_id, render_mode="rgb_array", width=size, height=size)
@@ -56,7 +75,7 @@ def test_reference_equals_gymnasium(env_id, size):
 
 
 @pytest.mark.parametrize("show_goal", [True, False])
-@pytest.mark.parametrize("env_id", ["FetchPush-v4", "FetchPickAndPlace-v4"])
+@pytest.mark.parametrize("env_id", ["FetchPush-v4", "FetchSlide-v4", "FetchPickAndPlace-v4"])
 def test_rendering_moves_the_simulation_as_gymnasium_does(env_id, show_goal):
     # where the gripper opens, each frame refreshes the poses that the next action starts from
     theirs = gymnasium.make(env_id, render_mode="rgb_array", width=8, height=8)
@@ -141,11 +160,9 @@ def test_the_marker_follows_the_goal():
     assert np.corrcoef(columns, -x)[0, 1] > 0.95  # seen from azimuth 270, +x points left
 
 
-def object_pixels(env, dx, dy):
-    """(rows, columns) of the object, set down ``dx, dy`` metres from the first gripper place."""
-    env.reset(0)
-    place = env._inner.initial_gripper_xpos[:2] + np.array([dx, dy])
-    env._data.joint("object0:joint").qpos[:2] = place
+def object_pixels(env, place):
+    """(rows, columns) of the object, set down at ``place`` (3,) metres."""
+    env._data.joint("object0:joint").qpos[:3] = place
     frames = []
     for group in (0, rendering.HIDDEN_GROUP):
         shown = env._model.geom("object0").id
@@ -155,23 +172,43 @@ def object_pixels(env, dx, dy):
     return np.nonzero((frames[0] != frames[1]).any(axis=0))
 
 
+def on_the_table(env, dx, dy):
+    """A place ``dx, dy`` metres from the first gripper place."""
+    env.reset(0)
+    x, y, _ = env._inner.initial_gripper_xpos
+    return x + dx, y + dy, env._inner.height_offset
+
+
 def test_close_camera_enlarges_the_object():
     widths = {}
     for name, camera in {"default": None, "close": CLOSE}.items():
-        _, columns = object_pixels(make(camera=camera, show_goal=False), 0.1, 0.0)
+        env = make(camera=camera, show_goal=False)
+        _, columns = object_pixels(env, on_the_table(env, 0.1, 0.0))
         widths[name] = np.ptp(columns) + 1
     assert widths["default"] <= 4
     assert 8 <= widths["close"] <= 12
 
 
-@pytest.mark.parametrize("dx", [-0.15, 0.15])
-@pytest.mark.parametrize("dy", [-0.15, 0.15])
-def test_close_camera_sees_the_corners_of_the_goal_area(dx, dy):
-    rows, columns = object_pixels(make(camera=CLOSE, show_goal=False), dx, dy)
-    assert len(rows) > 40
-    for pixels in (rows, columns):
-        assert pixels.min() >= 4  # room for a random shift of 4 pixels
-        assert pixels.max() < SIZE - 4
+@pytest.mark.parametrize(
+    ("env_id", "least"),
+    [("FetchPush-v4", 40), ("FetchPickAndPlace-v4", 15), ("FetchSlide-v4", 15)],
+)
+def test_close_cameras_see_the_corners_of_object_and_goal_area(env_id, least):
+    env = make(env_id, camera=CLOSE_BY_TASK[env_id], show_goal=False)
+    inner = env._inner
+    heights = (0.0, 0.45) if inner.target_in_the_air else (0.0,)
+    areas = ((inner.obj_range, 0.0), (inner.target_range, inner.target_offset))
+    for reach, offset in areas:
+        x_offset = np.broadcast_to(offset, 3)[0]
+        for dx in (-reach, reach):
+            for dy in (-reach, reach):
+                for dz in heights:
+                    x, y, z = on_the_table(env, dx + x_offset, dy)
+                    rows, columns = object_pixels(env, (x, y, z + dz))
+                    assert len(rows) >= least
+                    for pixels in (rows, columns):
+                        assert pixels.min() >= 4  # room for a random shift of 4 pixels
+                        assert pixels.max() < SIZE - 4
 
 
 def test_environments_of_one_process_take_turns():

@@ -48,8 +48,13 @@ def assert_identical(ours, theirs):
         ("FetchPush-v4", PIXELS),
         ("FetchPickAndPlace-v4", None),
         ("FetchPickAndPlace-v4", PIXELS),
+        ("FetchPickAndPlaceDense-v4", None),
+        ("FetchSlide-v4", None),
+        ("FetchSlideDense-v4", None),
+        ("FetchReachDense-v4", None),
+        ("FetchPushDense-v4", None),
     ],
-    ids=["push", "push-pixels", "pick", "pick-pixels"],
+    ids=lambda param: param[0][5:-3].lower() + ("-pixels" if param[1] else ""),
 )
 def run(request):
     """One uninterrupted run: its spec, what each step returned, and a snapshot before each k."""

@@ -7,102 +7,25 @@ actor-through-critic path, target averaging.
 from __future__ import annotations
 
 import copy
-from functools import partial
 
-import lightning.pytorch as pl
 import pytest
 import torch
-from tensordict import TensorDict
+from small_sac import (
+    LAYOUT,
+    STATE_INPUTS,
+    differs,
+    make_batch,
+    make_module,
+    optimizer_ids,
+    steps_of,
+    update_watched,
+)
 
-from fetchlab.augment.none import NoAugment
-from fetchlab.learn.sac_module import NonFiniteError, SACModule
-from fetchlab.learn.settings import SACSettings
-from fetchlab.networks.agent import Agent, AgentSizes, StateLayout
-from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
-from fetchlab.networks.normalizer import VectorNormalizer
-from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
+from fetchlab.learn.sac_module import NonFiniteError
+from fetchlab.networks.agent import Agent
 from fetchlab.routing.actor import ActorRouting
 from fetchlab.routing.critic import CriticRouting
 from fetchlab.types import ConfigError
-
-LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
-PIXEL_INPUTS = ["pixels", "proprio", "achieved_goal", "desired_goal"]
-STATE_INPUTS = ["state", "achieved_goal", "desired_goal"]
-B, STACK, SIZE = 6, 2, 20
-
-
-def make_module(routing=None, pixels=True, actor_inputs=None, critic_inputs=None, **settings):
-    torch.manual_seed(3)
-    encoder = None
-    if pixels:
-        cnn = ManipulationCNN(in_channels=3 * STACK, image_size=SIZE, filters=4)
-        encoder = PixelEncoder(cnn, SpatialSoftmax(in_shape=cnn.out_shape, temperature=1.0))
-    default = PIXEL_INPUTS if pixels else STATE_INPUTS
-    agent = Agent(
-        LAYOUT,
-        actor_inputs or default,
-        critic_inputs or default,
-        encoder,
-        VectorNormalizer({"state": 25, "desired_goal": 3}, "none", 1e-3, 5.0),
-        AgentSizes((16, 16), 2, -20.0, 2.0),
-    )
-    values = {
-        "discount": 0.95,
-        "tau": 0.005,
-        "entropy_coefficient": 0.05,
-        "learn_entropy": False,
-        "q_bounds": False,
-        "backup_entropy": True,
-        **settings,
-    }
-    module = SACModule(
-        agent,
-        routing or CriticRouting(),
-        NoAugment(),
-        SACSettings(**values),
-        partial(torch.optim.SGD, lr=0.1),
-        partial(torch.optim.SGD, lr=0.1),
-        explore_seed=0,
-        update_seed=1,
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    trainer.strategy.connect(module)
-    module.trainer = trainer
-    trainer.strategy._lightning_module = module
-    trainer.strategy.setup_optimizers(trainer)
-    return module
-
-
-def make_batch(pixels=True, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    batch = TensorDict(
-        {
-            "state": torch.randn(B, 25, generator=rng),
-            "desired_goal": torch.randn(B, 3, generator=rng),
-            "action": torch.rand(B, 4, generator=rng) * 2 - 1,
-            "next": TensorDict(
-                {
-                    "state": torch.randn(B, 25, generator=rng),
-                    "reward": -torch.ones(B),
-                    "terminated": torch.zeros(B, dtype=torch.bool),
-                },
-                batch_size=[B],
-            ),
-        },
-        batch_size=[B],
-    )
-    if pixels:
-        shape = (B, STACK + 1, 3, SIZE, SIZE)
-        batch["pixels"] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
-    return batch
-
-
-def optimizer_ids(module, index):
-    optimizer = module.trainer.optimizers[index]
-    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 @pytest.mark.parametrize(
@@ -121,24 +44,6 @@ def test_the_encoder_is_in_exactly_one_optimizer(routing, holder):
     assert not {id(p) for p in targets} & held
 
 
-def steps_of(module, batch):
-    """Encoder weights before the update, after the critic's step, after the actor's step."""
-    seen = [copy.deepcopy(module.agent.encoder.state_dict())]
-    inner = module._step
-
-    def spy(optimizer, loss, name, params):
-        inner(optimizer, loss, name, params)
-        seen.append(copy.deepcopy(module.agent.encoder.state_dict()))
-
-    module._step = spy
-    module.update(batch)
-    return seen
-
-
-def differs(a, b):
-    return any(not torch.equal(a[key], b[key]) for key in a)
-
-
 def test_critic_routing_trains_the_encoder_by_the_critic_loss_only():
     before, after_critic, after_actor = steps_of(make_module(CriticRouting()), make_batch())
     assert differs(before, after_critic)
@@ -154,15 +59,12 @@ def test_actor_routing_trains_the_encoder_by_the_actor_loss_only():
 def test_every_encoder_parameter_gets_a_gradient_from_its_loss():
     module = make_module(CriticRouting())
     gradients = {}
-    inner = module._step
 
-    def spy(optimizer, loss, name, params):
-        inner(optimizer, loss, name, params)
+    def see(name):
         if name == "critic":
             gradients.update({k: p.grad for k, p in module.agent.encoder.named_parameters()})
 
-    module._step = spy
-    module.update(make_batch())
+    update_watched(module, make_batch(), see)
     assert gradients
     assert all(grad is not None and grad.abs().sum() > 0 for grad in gradients.values())
 
@@ -170,14 +72,8 @@ def test_every_encoder_parameter_gets_a_gradient_from_its_loss():
 def test_the_actor_step_leaves_the_critics_alone():
     module = make_module(CriticRouting())
     weights = []
-    inner = module._step
-
-    def spy(optimizer, loss, name, params):
-        inner(optimizer, loss, name, params)
-        weights.append(copy.deepcopy(module.agent.critic.state_dict()))
-
-    module._step = spy
-    module.update(make_batch())
+    see = lambda _: weights.append(copy.deepcopy(module.agent.critic.state_dict()))  # noqa: E731
+    update_watched(module, make_batch(), see)
     assert not differs(*weights)
 
 
@@ -228,7 +124,7 @@ def test_a_nan_reward_stops_before_any_weight_moves():
     before = copy.deepcopy(module.state_dict())
     batch = make_batch(pixels=False)
     batch["next", "reward"][2] = float("nan")
-    with pytest.raises(NonFiniteError, match="critic loss or gradient is not finite at update 1"):
+    with pytest.raises(NonFiniteError, match="update 1: critic loss or gradient is not finite"):
         module.update(batch)
     assert not differs(before, module.state_dict())
 

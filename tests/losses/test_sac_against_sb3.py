@@ -93,7 +93,7 @@ def run_sb3(agent, batch, noise, monkeypatch):
 
 
 def critic_from_sb3(sb3_critic):
-    critic = CriticEnsemble(OBS, ACTION, HIDDEN, ensemble=2)
+    critic = CriticEnsemble(OBS, ACTION, HIDDEN, ensemble=2, layer_norm=False)
     with torch.no_grad():
         for member, network in enumerate(sb3_critic.q_networks):
             layers = [module for module in network if isinstance(module, torch.nn.Linear)]

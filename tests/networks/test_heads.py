@@ -40,7 +40,7 @@ def test_actor_refuses(change):
 
 def test_every_member_is_the_mlp_of_its_own_weights():
     torch.manual_seed(0)
-    critic = CriticEnsemble(5, 2, hidden=[7, 6], ensemble=3)
+    critic = CriticEnsemble(5, 2, hidden=[7, 6], ensemble=3, layer_norm=False)
     x, action = torch.randn(11, 5), torch.rand(11, 2) * 2 - 1
     q = critic(x, action)
     assert q.shape == (3, 11)
@@ -55,7 +55,7 @@ def test_every_member_is_the_mlp_of_its_own_weights():
 
 
 def test_members_learn_apart_and_share_their_input():
-    critic = CriticEnsemble(5, 2, hidden=[16], ensemble=2)
+    critic = CriticEnsemble(5, 2, hidden=[16], ensemble=2, layer_norm=False)
     x, action = torch.randn(4, 5, requires_grad=True), torch.rand(4, 2, requires_grad=True)
     critic(x, action)[1].sum().backward()
     for parameter in critic.parameters():
@@ -68,7 +68,7 @@ def test_members_learn_apart_and_share_their_input():
 def test_members_start_as_linear_layers_do():
     """Uniform in +-1/sqrt(n_in), per member: bound, mean, and standard deviation bound/sqrt(3)."""
     torch.manual_seed(0)
-    critic = CriticEnsemble(296, 4, hidden=[400, 200], ensemble=2)
+    critic = CriticEnsemble(296, 4, hidden=[400, 200], ensemble=2, layer_norm=False)
     reference = [nn.Linear(300, 400), nn.Linear(400, 200), nn.Linear(200, 1)]
     for layer, linear in enumerate(reference):
         bound = 1 / math.sqrt(linear.in_features)
@@ -87,4 +87,25 @@ def test_members_start_as_linear_layers_do():
 @pytest.mark.parametrize("change", [{"hidden": []}, {"ensemble": 0}, {"in_dim": 0}])
 def test_critic_refuses(change):
     with pytest.raises(ConfigError):
-        CriticEnsemble(**({"in_dim": 5, "action_dim": 2, "hidden": [8], "ensemble": 2} | change))
+        CriticEnsemble(
+            **(
+                {"in_dim": 5, "action_dim": 2, "hidden": [8], "ensemble": 2, "layer_norm": False}
+                | change
+            )
+        )
+
+
+def test_layer_norm_normalises_each_members_hidden_layer():
+    torch.manual_seed(0)
+    critic = CriticEnsemble(5, 2, hidden=[16], ensemble=3, layer_norm=True)
+    with torch.no_grad():
+        for parameter in (*critic.gains, *critic.offsets):
+            parameter.uniform_(0.5, 1.5)
+    x, action = torch.randn(4, 5), torch.rand(4, 2)
+    expected = []
+    for member in range(3):
+        h = torch.cat((x, action), 1) @ critic.weights[0][member] + critic.biases[0][member]
+        h = (h - h.mean(1, keepdim=True)) / (h.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+        h = (h * critic.gains[0][member] + critic.offsets[0][member]).relu()
+        expected.append((h @ critic.weights[1][member] + critic.biases[1][member]).squeeze(1))
+    torch.testing.assert_close(critic(x, action), torch.stack(expected))

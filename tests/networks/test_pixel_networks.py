@@ -132,13 +132,24 @@ class Passthrough(nn.Module):
 
 
 def test_pixels_are_scaled_to_one_once():
-    encoder = PixelEncoder(Passthrough(), Passthrough())
+    encoder = PixelEncoder(Passthrough(), Passthrough(), nn.Identity())
     pixels = torch.tensor([[[[0, 51], [204, 255]]]], dtype=torch.uint8)
     expected = torch.tensor([[[[0.0, 0.2], [0.8, 1.0]]]])
     torch.testing.assert_close(encoder(pixels), expected)
     assert pixels.tolist() == [[[[0, 51], [204, 255]]]]
     with pytest.raises(TypeError, match="float32"):
         encoder(pixels.float() / 255)
+
+
+def test_features_are_normalised_after_pooling():
+    pooling = FlattenLinear((1, 1, 2), features=2)
+    encoder = PixelEncoder(Passthrough(), pooling, nn.LayerNorm(2, elementwise_affine=False))
+    pooling.linear.weight.data = torch.tensor([[0.0, 5.0], [10.0, 0.0]])
+    pooling.linear.bias.data.zero_()
+    pixels = torch.tensor([[[[51, 204]]], [[[255, 0]]]], dtype=torch.uint8)
+    # (0.2, 0.8) -> (4, 2) and (1, 0) -> (0, 10): the sign of each from the mean of its pair
+    torch.testing.assert_close(encoder(pixels), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+    assert encoder.out_dim == 2
 
 
 @pytest.mark.parametrize("pool", ["softmax", "flatten"])
@@ -148,7 +159,7 @@ def test_pixel_encoder_trains_whole_in_any_memory_format(pool):
     pooling = (
         SpatialSoftmax(cnn.out_shape, 1.0) if pool == "softmax" else FlattenLinear(cnn.out_shape, 5)
     )
-    encoder = PixelEncoder(cnn, pooling)
+    encoder = PixelEncoder(cnn, pooling, nn.Identity())
     pixels = torch.randint(0, 256, (4, 6, 16, 16), dtype=torch.uint8)
     features = encoder(pixels)
     assert features.shape == (4, encoder.out_dim)

@@ -22,7 +22,9 @@ def compute_reward(achieved, desired):
     return -(torch.linalg.vector_norm(achieved - desired, dim=-1) > 1e-6).float()
 
 
-def open_replay(directory, *, n_envs=3, pixels=True, k=4, stack=3, seed=0, **size):
+def open_replay(
+    directory, *, n_envs=3, pixels=True, k=4, stack=3, seed=0, n_step=1, discount=0.9, **size
+):
     size = {"capacity": 90, "total_env_steps": 10_000, "margin_env_steps": 60, **size}
     return make_replay(
         directory,
@@ -33,8 +35,10 @@ def open_replay(directory, *, n_envs=3, pixels=True, k=4, stack=3, seed=0, **siz
         compute_reward=compute_reward,
         goal_slice=GOAL,
         generator=torch.Generator().manual_seed(seed),
-        device="cpu",
+        device=torch.device("cpu"),
         n_buffers=1,
+        n_step=n_step,
+        discount=discount,
     )
 
 

@@ -31,9 +31,9 @@ class Parts:
         torch.manual_seed(0)
         cnn = ManipulationCNN(in_channels=3, image_size=12, filters=4)
         self.routing = routing
-        self.encoder = PixelEncoder(cnn, SpatialSoftmax(cnn.out_shape, 1.0))
+        self.encoder = PixelEncoder(cnn, SpatialSoftmax(cnn.out_shape, 1.0), torch.nn.Identity())
         self.actor = GaussianActor(self.encoder.out_dim, 4, [16], -20, 2)
-        self.critic = CriticEnsemble(self.encoder.out_dim, 4, [16], ensemble=2)
+        self.critic = CriticEnsemble(self.encoder.out_dim, 4, [16], ensemble=2, layer_norm=False)
         own = {"critic": list(self.critic.parameters()), "actor": list(self.actor.parameters())}
         own[routing.encoder_optimizer] += list(self.encoder.parameters())
         self.optimizers = {name: torch.optim.Adam(group, lr=0.01) for name, group in own.items()}

@@ -26,14 +26,15 @@ class RandomShift:
 
     Args:
         pad: largest shift, pixels, at least 1 (DrQ: 4 on 84x84).
+        shared_draw: one shift for obs and next_obs, or one each as in DrQ, see `Augmentation`.
 
     Raises:
         ConfigError: ``pad`` is not positive.
     """
 
-    def __init__(self, pad: int) -> None:
+    def __init__(self, pad: int, shared_draw: bool) -> None:
         require(pad >= 1, "augment.pad", pad, "at least 1 pixel", "use augment=none for no shift")
-        self.pad = pad
+        self.pad, self.shared_draw = pad, shared_draw
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Return shifted copies of ``pixels`` (B, C, H, W) uint8, contiguous.

@@ -17,6 +17,7 @@ from torchrl.envs import Compose, EnvBase, TransformedEnv
 
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.pool import WorkerPool
+from fetchlab.envs.reward import GoalReward
 from fetchlab.envs.transforms import SelectProprio, StackFrames, TrackEpisodes
 from fetchlab.types import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, PIXELS, STATE
 
@@ -59,7 +60,7 @@ class BatchedFetchEnv(EnvBase):
 
     def __init__(self, spec: FetchSpec, n_envs: int, workers: int, timeout_s: float) -> None:
         # Before the workers: a wrong id is then a one-line error here, not a worker's traceback.
-        reward_env = FetchEnv(dataclasses.replace(spec, pixels=None))
+        one = FetchEnv(dataclasses.replace(spec, pixels=None))
         pool = WorkerPool(spec, n_envs, workers, timeout_s)
         # No device: every value that enters a tensordict with one is checked against it.
         super().__init__(batch_size=[n_envs])
@@ -67,7 +68,7 @@ class BatchedFetchEnv(EnvBase):
         self.is_closed = False
         self.state_dim, self.goal_slice = pool.state_dim, pool.goal_slice
         self.proprio_indices = pool.proprio_indices
-        self._reward_env = reward_env
+        self._reward = GoalReward(one.sparse_reward, one.distance_threshold)
         self._next_seeds: list[int] | None = None
         arrays = pool.arrays
         self._columns = [self.state_dim, GOAL_DIM, 1]
@@ -109,9 +110,7 @@ class BatchedFetchEnv(EnvBase):
 
     def compute_reward(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         """Return the task's own reward (...,) float32 of goals (..., 3), in metres."""
-        achieved, desired = achieved_goal.cpu().numpy(), desired_goal.cpu().numpy()
-        reward = self._reward_env.compute_reward(achieved, desired)
-        return torch.from_numpy(reward).to(achieved_goal.device)
+        return self._reward(achieved_goal, desired_goal)
 
     def seed_next_reset(self, seeds: Sequence[int]) -> None:
         """Give each environment its seed, in [0, 2**63), for the next unmasked ``reset``."""

@@ -82,6 +82,8 @@ class FetchEnv:
         state_dim: size of the observation vector, 25 (Reach: 10).
         goal_slice: ``achieved_goal`` is ``state[goal_slice]``.
         proprio_indices: which entries of ``state`` are the robot's own sensors.
+        sparse_reward: whether the reward is -1 or 0; else minus the distance in metres.
+        distance_threshold: metres below which the goal is reached.
 
     Args:
         spec: which task, how long its episodes are, and what its camera sees.
@@ -100,7 +102,8 @@ class FetchEnv:
         self.state_dim = self._reader.dim
         self.goal_slice = self._reader.goal_slice
         self.proprio_indices = self._reader.proprio_indices
-        self._sparse = inner.reward_type == "sparse"
+        self.sparse_reward = inner.reward_type == "sparse"
+        self.distance_threshold = float(inner.distance_threshold)
         self._bad = inner.data.warning.number[_BAD_KINDS[0] : _BAD_KINDS[-1] + 1]  # a live view
         self._elapsed_steps = -1
         self._seed = int(inner.np_random_seed)  # drawn here, in case nobody gives one
@@ -144,7 +147,7 @@ class FetchEnv:
         threshold = inner.distance_threshold
         return StepResult(
             obs=self._obs(),
-            reward=-float(distance > threshold) if self._sparse else -distance,
+            reward=-float(distance > threshold) if self.sparse_reward else -distance,
             terminated=bool(inner.compute_terminated(achieved, goal, {})),
             truncated=self._elapsed_steps >= self.spec.max_episode_steps,
             success=distance < threshold,

@@ -115,7 +115,8 @@ class ReplayDataModule(pl.LightningDataModule):
         self.collector.send()
         if updates == 0:
             return self._empty
-        return self.replay.sample(updates * self.batch_size).view(updates, self.batch_size)
+        batch = self.replay.draw(updates * self.batch_size, self.env_steps)
+        return batch.view(updates, self.batch_size)
 
     def settle(self) -> None:
         """Receive and store what is outstanding; a no-op when nothing is.

@@ -11,9 +11,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+UPDATE_METRICS: tuple[str, ...] = (
+    "train/critic_loss",
+    "train/actor_loss",
+    "train/entropy",
+    "train/q_mean",
+    "train/entropy_coefficient",
+)
+#: Norm of each loss's gradient at the encoder's output (`fetchlab.learn.update`).
+ENCODER_METRICS: tuple[str, ...] = (
+    "train/feature_gradient_critic",
+    "train/feature_gradient_actor",
+    "train/feature_gradient_auxiliary",
+)
+GOAL_METRICS: tuple[str, ...] = ("train/goal_error_m",)
+
 
 class MetricSums:
     """Sums of named scalars, read as means.
+
+    Sums and count lie in one tensor that is only changed in place, so that adding can be part of a
+    CUDA graph.
 
     Args:
         names: of the scalars, in the order in which `add` receives them.
@@ -21,29 +39,29 @@ class MetricSums:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._sum: Tensor | None = None
-        self._count = 0
+        self._sums = torch.zeros(len(self.names) + 1, dtype=torch.float64)
+
+    def to(self, device: torch.device) -> None:
+        """Sum on ``device`` from now on."""
+        self._sums = self._sums.to(device)
 
     def add(self, values: Sequence[Tensor]) -> None:
-        """Add one value per name; values are 0-d tensors on one device."""
-        stacked = torch.stack([value.detach() for value in values])
-        self._sum = stacked.double() if self._sum is None else self._sum.add_(stacked)
-        self._count += 1
+        """Add one value per name; values are 0-d tensors on the sums' device."""
+        self._sums[:-1] += torch.stack([value.detach() for value in values])
+        self._sums[-1:] += 1
 
     def pop(self) -> dict[str, float]:
         """Means since the last call, empty when nothing was added; starts again from zero."""
-        if self._sum is None:
-            return {}
-        means = (self._sum / self._count).tolist()
-        self._sum, self._count = None, 0
-        return dict(zip(self.names, means, strict=True))
+        *sums, count = self._sums.tolist()
+        self._sums.zero_()
+        return {name: total / count for name, total in zip(self.names, sums, strict=True) if count}
 
     def state_dict(self) -> dict[str, object]:
         """Sums and count."""
-        return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
+        return {"sums": self._sums.cpu()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Continue from `state_dict`."""
-        total, count = state["sum"], state["count"]
-        assert (total is None or isinstance(total, Tensor)) and isinstance(count, int)
-        self._sum, self._count = (None if total is None else total.clone()), count
+        sums = state["sums"]
+        assert isinstance(sums, Tensor)
+        self._sums.copy_(sums)

@@ -1,9 +1,7 @@
 """Soft actor-critic as a LightningModule: manual optimization over two optimizers.
 
-One update reads top to bottom like DrQ-v2 (Yarats et al. 2021) around SAC (Haarnoja et al. 2018):
-encode the observation once with gradients and the next one without, step the critics (and the
-encoder, where the routing puts it), step the actor on the same features, average the targets.
-With pixels that is five encoder passes: one forward and backward (three), next online and target.
+What one update does is in `fetchlab.learn.update`. Here is what surrounds it: acting, the two
+optimizers, the random streams, the metrics, and what a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -17,27 +15,15 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from fetchlab.learn.captured import CapturedUpdate
 from fetchlab.learn.metrics import MetricSums
 from fetchlab.learn.parameters import actor_parameters, check_routing, critic_parameters
-from fetchlab.learn.settings import SACSettings
+from fetchlab.learn.settings import SACSettings, Seeds
+from fetchlab.learn.steps import CheckedSteps, MaskedSteps
+from fetchlab.learn.update import SACUpdate, metric_names
 from fetchlab.losses import sac
 from fetchlab.networks.agent import Agent
-from fetchlab.types import (
-    ACTION_DIM,
-    DESIRED_GOAL,
-    PIXELS,
-    Augmentation,
-    NonFiniteError,
-    Routing,
-)
-
-METRICS = (
-    "train/critic_loss",
-    "train/actor_loss",
-    "train/entropy",
-    "train/q_mean",
-    "train/entropy_coefficient",
-)
+from fetchlab.types import DESIRED_GOAL, PIXELS, Augmentation, NonFiniteError, Routing
 
 
 class SACModule(pl.LightningModule):
@@ -45,13 +31,14 @@ class SACModule(pl.LightningModule):
 
     Args:
         agent: networks and targets.
-        routing: which loss trains the encoder.
-        augment: of uint8 images, drawn anew for obs and next_obs.
+        routing: which losses train the encoder.
+        augment: of uint8 images.
         settings: of the update.
         critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
         actor_optimizer: ``params -> Optimizer``, for the actor (+ log alpha when learned).
-        explore_seed: of the noise in exploring actions.
-        update_seed: of every random draw of the updates: action noise and augmentation.
+        seeds: of exploration and updates.
+        cuda_graphs: run each update as one CUDA graph, with steps masked on the device; on a CPU
+            the same path without the recording.
 
     Raises:
         ConfigError: where the routing trains the encoder through a loss that does not see pixels.
@@ -65,8 +52,8 @@ class SACModule(pl.LightningModule):
         settings: SACSettings,
         critic_optimizer: partial[torch.optim.Optimizer],
         actor_optimizer: partial[torch.optim.Optimizer],
-        explore_seed: int,
-        update_seed: int,
+        seeds: Seeds,
+        cuda_graphs: bool,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -78,15 +65,14 @@ class SACModule(pl.LightningModule):
             requires_grad=settings.learn_entropy,
         )
         self.grad_updates = 0
-        self.sums = MetricSums(METRICS)
+        self.sums = MetricSums(metric_names(agent))
         self.latest_metrics: dict[str, float] = {}
-        self._update_seed = update_seed
+        self._cuda_graphs = cuda_graphs
+        self._seeds = seeds
         self._update_rng: torch.Generator | None = None
-        self._explore_rng = torch.Generator().manual_seed(explore_seed)
-
-    def _actor_group(self) -> list[nn.Parameter]:
-        learned = [self.log_alpha] if self.settings.learn_entropy else []
-        return actor_parameters(self.agent, self.routing) + learned
+        self._explore_rng = torch.Generator().manual_seed(seeds.explore)
+        self._run: Any = None
+        self._masked: MaskedSteps | None = None
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor (+ log alpha) second; always two."""
@@ -126,8 +112,8 @@ class SACModule(pl.LightningModule):
         obs = obs.to(self.device)
         vectors = self.agent.vectors(obs, obs.get(DESIRED_GOAL))
         features = None
-        if self.agent.encoder is not None and PIXELS in self.agent.actor_inputs:
-            features = self.agent.encoder(obs.get("frames"))
+        if PIXELS in self.agent.actor_inputs:
+            features = self.agent.encode(obs.get("frames"))
         mean, log_std = self.agent.actor(self.agent.actor_input(vectors, features))
         return mean, log_std
 
@@ -147,111 +133,64 @@ class SACModule(pl.LightningModule):
         """One gradient update of critics, encoder, actor and targets.
 
         Args:
-            batch: [B] with ``state``, ``desired_goal``, ``action``, next ``state``, ``reward``,
-                ``terminated`` and, for pixels, the uint8 block (B, S + 1, 3, H, W).
+            batch: [B], see `SACUpdate`.
 
         Raises:
-            NonFiniteError: before any optimizer step that would use the value.
+            NonFiniteError: instead of a step with a value that is not finite; with ``cuda_graphs``
+                later, see `raise_if_failed`.
         """
-        agent, routing = self.agent, self.routing
-        critic_optimizer, actor_optimizer = cast(list[Any], self.optimizers())
-        goal, next_obs = batch.get(DESIRED_GOAL), batch.get("next")
-        vectors, next_vectors = agent.vectors(batch, goal), agent.vectors(next_obs, goal)
-        pixels, next_pixels = self._images(batch)
-        features = None if agent.encoder is None else agent.encoder(pixels)
-
-        target = self._target(next_obs, next_vectors, next_pixels)
-        critic_features = None if features is None else routing.for_critic(features)
-        q = agent.critic(agent.critic_input(vectors, critic_features), batch.get("action"))
-        critic_loss = sac.critic_loss(q, target)
-        self._step(critic_optimizer, critic_loss, "critic", critic_parameters(agent, routing))
-
-        actor_features = None if features is None else routing.for_actor(features)
-        mean, log_std = agent.actor(agent.actor_input(vectors, actor_features))
-        action, log_prob = sac.sample_action(mean, log_std, self._noise(mean))
-        # The critics only judge here: the encoder is reached through the policy alone.
-        judged = None if features is None else features.detach()
-        q_pi = agent.critic(agent.critic_input(vectors, judged), action)
-        alpha = self.log_alpha.exp().detach()
-        actor_loss = sac.actor_loss(q_pi, log_prob, alpha)
-        if self.settings.learn_entropy:
-            actor_loss = actor_loss + sac.entropy_coefficient_loss(
-                self.log_alpha, log_prob, -float(ACTION_DIM)
-            )
-        self._step(actor_optimizer, actor_loss, "actor", self._actor_group())
-
-        self._average_targets()
+        if self._run is None:
+            self._run = self._prepare()
+        try:
+            self._run(batch)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"update {self.grad_updates + 1}: {error}") from None
         self.grad_updates += 1
-        self.sums.add((critic_loss, actor_loss, -log_prob.mean(), q.mean(), alpha))
 
-    def _images(self, batch: TensorDictBase) -> tuple[Tensor | None, Tensor | None]:
-        """Augmented obs and next_obs (B, 3S, H, W) uint8: views of one block unless augmented."""
-        if self.agent.encoder is None:
-            return None, None
-        block = batch.get(PIXELS)
+    def _prepare(self) -> Any:
+        """What runs an update, now that device and optimizers are known."""
         rng = self._generator()
-        return (
-            self.augment(block[:, :-1].flatten(1, 2), rng),
-            self.augment(block[:, 1:].flatten(1, 2), rng),
-        )
+        self.sums.to(self.device)
+        names = ("critic", "actor")
+        step: Any
+        if self._cuda_graphs:
+            raw = dict(zip(names, cast(list[Any], self.optimizers(False)), strict=True))
+            step = self._masked = MaskedSteps(raw)
+            for optimizer in raw.values() if self.device.type == "cuda" else ():
+                for group in optimizer.param_groups:
+                    group["capturable"] = True
+        else:
+            wrapped = dict(zip(names, cast(list[Any], self.optimizers()), strict=True))
+            step = CheckedSteps(wrapped, self.manual_backward)
+        one = SACUpdate(self.agent, self.routing, self.augment, self.settings, self.log_alpha, step)
 
-    @torch.no_grad()
-    def _target(
-        self, next_obs: TensorDictBase, vectors: dict[str, Tensor], pixels: Tensor | None
-    ) -> Tensor:
-        """The Bellman target (B,): next action from the online encoder, Q from the target one."""
-        agent = self.agent
-        online = target = None
-        if agent.encoder is not None and agent.encoder_target is not None:
-            online = agent.encoder(pixels) if PIXELS in agent.actor_inputs else None
-            target = agent.encoder_target(pixels) if PIXELS in agent.critic_inputs else None
-        mean, log_std = agent.actor(agent.actor_input(vectors, online))
-        action, log_prob = sac.sample_action(mean, log_std, self._noise(mean))
-        next_q = agent.critic_target(agent.critic_input(vectors, target), action)
-        return sac.td_target(
-            next_obs.get("reward"),
-            next_obs.get("terminated"),
-            next_q,
-            log_prob,
-            self.log_alpha.exp(),
-            discount=self.settings.discount,
-            q_bounds=self.settings.q_bounds,
-            backup_entropy=self.settings.backup_entropy,
-        )
+        def run(batch: TensorDictBase) -> None:
+            self.sums.add(one(batch, rng))
 
-    def _step(self, optimizer: Any, loss: Tensor, name: str, params: list[nn.Parameter]) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        # Gradients of this optimizer's parameters alone: the actor's loss runs through the critics
-        # too, and their gradients of it would be computed to be thrown away.
-        self.manual_backward(loss, inputs=params)
-        grads = [p.grad for p in params if p.grad is not None]
-        # One number that is finite exactly when the loss and every gradient are.
-        total = torch.stack(torch._foreach_norm(grads)).sum() + loss.detach()
-        if not math.isfinite(total.item()):
-            raise NonFiniteError(
-                f"{name} loss or gradient is not finite at update {self.grad_updates + 1} "
-                f"(loss {loss.item():g}); the weights are those of the last update"
-            )
-        optimizer.step()
+        return CapturedUpdate(run, [rng], self.device) if self._cuda_graphs else run
 
-    @torch.no_grad()
-    def _average_targets(self) -> None:
-        agent, tau = self.agent, self.settings.tau
-        pairs: list[tuple[nn.Module, nn.Module]] = [(agent.critic_target, agent.critic)]
-        if agent.encoder is not None and agent.encoder_target is not None:
-            pairs.append((agent.encoder_target, agent.encoder))
-        for target, online in pairs:
-            torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    def raise_if_failed(self) -> None:
+        """Wait for the device, with ``cuda_graphs``, and look at what it counted.
 
-    # ------------------------------------------------------------------------------------- random
+        Raises:
+            NonFiniteError: an update had a loss or gradient that was not finite.
+        """
+        if self._masked is not None:
+            self._masked.raise_if_failed()
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Means of the updates' metrics since the last call.
+
+        Raises:
+            NonFiniteError: see `raise_if_failed`.
+        """
+        self.raise_if_failed()
+        return self.sums.pop()
 
     def _generator(self) -> torch.Generator:
         if self._update_rng is None:
-            self._update_rng = torch.Generator(self.device).manual_seed(self._update_seed)
+            self._update_rng = torch.Generator(self.device).manual_seed(self._seeds.update)
         return self._update_rng
-
-    def _noise(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self._generator(), device=like.device)
 
     # --------------------------------------------------------------------------------- checkpoint
 
@@ -261,6 +200,7 @@ class SACModule(pl.LightningModule):
         A resumed run starts a fresh Lightning loop: its position is ``env_steps``, kept by the data
         module, so nothing depends on how Lightning restores a partial epoch.
         """
+        self.raise_if_failed()
         checkpoint["sac"] = {
             "grad_updates": self.grad_updates,
             "update_rng": self._generator().get_state(),

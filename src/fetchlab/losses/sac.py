@@ -57,6 +57,7 @@ def td_target(
     discount: float,
     q_bounds: bool,
     backup_entropy: bool,
+    bootstrap: Tensor | None = None,
 ) -> Tensor:
     """Regression target of the critics, without gradient.
 
@@ -75,6 +76,8 @@ def td_target(
         discount: in [0, 1), below 1 because the bound divides by 1 - discount.
         q_bounds: clamp the bootstrapped value to [-1/(1-discount), 0].
         backup_entropy: include ``-alpha log pi`` in the bootstrapped value.
+        bootstrap: (B,) factor of the next value in place of ``discount``: ``discount^m`` where
+            ``reward`` is the discounted sum of m rewards.
 
     Returns:
         Target (B,).
@@ -84,7 +87,8 @@ def td_target(
         value = value.clamp(-1 / (1 - discount), 0)
     if backup_entropy:
         value = value - alpha * next_log_prob
-    return reward + discount * value.masked_fill(terminated, 0)
+    factor = discount if bootstrap is None else bootstrap
+    return reward + factor * value.masked_fill(terminated, 0)
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fetchlab.networks.actor import GaussianActor
 from fetchlab.networks.critic import CriticEnsemble
+from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.types import (
@@ -62,8 +63,25 @@ class AgentSizes(NamedTuple):
 
     hidden: Sequence[int]
     ensemble: int
+    layer_norm: bool
     log_std_min: float
     log_std_max: float
+
+
+class Vision(NamedTuple):
+    """What an agent with pixels has beside its two heads.
+
+    Args:
+        encoder: shared by actor and critics.
+        frame_stack: frames of an observation, S.
+        goal_head: predicts the object's position from the encoder's features; None: nothing does.
+        bfloat16: convolve in bfloat16, under autocast; features are float32 again.
+    """
+
+    encoder: PixelEncoder
+    frame_stack: int
+    goal_head: GoalPredictionHead | None
+    bfloat16: bool
 
 
 class Agent(nn.Module):
@@ -73,7 +91,7 @@ class Agent(nn.Module):
         layout: of the ``state`` vector.
         actor_inputs: entries the actor sees.
         critic_inputs: entries the critics see.
-        encoder: shared by actor and critics; None exactly when neither list holds ``pixels``.
+        vision: None exactly when neither list holds ``pixels``.
         normalizer: of ``state`` and ``desired_goal``; the other entries are slices of ``state``.
         sizes: of the heads.
 
@@ -86,7 +104,7 @@ class Agent(nn.Module):
         layout: StateLayout,
         actor_inputs: Sequence[str],
         critic_inputs: Sequence[str],
-        encoder: PixelEncoder | None,
+        vision: Vision | None,
         normalizer: VectorNormalizer,
         sizes: AgentSizes,
     ) -> None:
@@ -98,7 +116,10 @@ class Agent(nn.Module):
         self.sees_pixels = PIXELS in actor_inputs or PIXELS in critic_inputs
         used = dict.fromkeys((*actor_inputs, *critic_inputs))
         self._vector_names = tuple(name for name in used if name != PIXELS)
-        self.encoder = encoder
+        self.encoder = encoder = None if vision is None else vision.encoder
+        self.frame_stack = 1 if vision is None else vision.frame_stack
+        self.goal_head = None if vision is None else vision.goal_head
+        self._bfloat16 = vision is not None and vision.bfloat16
         self.normalizer = normalizer
         features = 0 if encoder is None else encoder.out_dim
         self.actor = GaussianActor(
@@ -109,7 +130,11 @@ class Agent(nn.Module):
             sizes.log_std_max,
         )
         self.critic = CriticEnsemble(
-            self._in_dim(self.critic_inputs, features), ACTION_DIM, sizes.hidden, sizes.ensemble
+            self._in_dim(self.critic_inputs, features),
+            ACTION_DIM,
+            sizes.hidden,
+            sizes.ensemble,
+            sizes.layer_norm,
         )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.encoder_target = copy.deepcopy(encoder)
@@ -145,6 +170,26 @@ class Agent(nn.Module):
             else:
                 entries[name] = self.normalizer(DESIRED_GOAL, desired_goal)
         return entries
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features (B, F) float32 of images (B, 3S, H, W) uint8."""
+        return self._in_precision(self.encoder, pixels)
+
+    def encode_target(self, pixels: Tensor) -> Tensor:
+        """`encode` by the target encoder."""
+        return self._in_precision(self.encoder_target, pixels)
+
+    def _in_precision(self, encoder: PixelEncoder | None, pixels: Tensor) -> Tensor:
+        assert encoder is not None
+        if not self._bfloat16:
+            return encoder(pixels)
+        # Without the cache of casted weights: it would outlive the CUDA graph that filled it.
+        with torch.autocast(pixels.device.type, torch.bfloat16, cache_enabled=False):
+            return encoder(pixels).float()
+
+    def achieved_goal(self, state: Tensor) -> Tensor:
+        """The object's position (B, 3) in metres, from ``state`` (B, D) as it was stored."""
+        return state[..., self.layout.goal_slice]
 
     def actor_input(self, vectors: dict[str, Tensor], features: Tensor | None) -> Tensor:
         """Concatenate the actor's entries in the order of ``actor_inputs``: (B, sum of dims)."""

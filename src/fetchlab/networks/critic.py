@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from fetchlab.types import require
 
@@ -34,16 +35,26 @@ class CriticEnsemble(nn.Module):
         action_dim: size A of the action.
         hidden: widths of the hidden layers, at least one.
         ensemble: number of members E, at least 1.
+        layer_norm: normalise every hidden layer before its ReLU (Hiraoka et al. 2021, DroQ, arXiv
+            2110.02034, without its dropout), each member with its own gain and offset.
 
     Attributes:
         weights: one ``(E, n_in, n_out)`` tensor per layer: the transpose of `nn.Linear.weight`.
         biases: one ``(E, 1, n_out)`` tensor per layer.
+        gains, offsets: one ``(E, 1, n_out)`` tensor per hidden layer, none without ``layer_norm``.
 
     Raises:
         ConfigError: a size is not positive, or there is no hidden layer.
     """
 
-    def __init__(self, in_dim: int, action_dim: int, hidden: Sequence[int], ensemble: int) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        ensemble: int,
+        layer_norm: bool,
+    ) -> None:
         super().__init__()
         sizes = (in_dim, action_dim, *hidden)
         require(
@@ -61,6 +72,11 @@ class CriticEnsemble(nn.Module):
         self.biases = nn.ParameterList(
             _uniform((ensemble, 1, n_out), n_in) for n_in, n_out in pairwise(widths)
         )
+        widths_normed = hidden if layer_norm else ()
+        self.gains, self.offsets = (
+            nn.ParameterList(fill(ensemble, 1, width) for width in widths_normed)
+            for fill in (torch.ones, torch.zeros)
+        )
         self.ensemble = ensemble
 
     def forward(self, x: Tensor, action: Tensor) -> Tensor:
@@ -70,8 +86,13 @@ class CriticEnsemble(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if layer < last:
-                h = h.relu_()
+                h = self._normed(layer, h).relu_()
         return h.squeeze(-1)
+
+    def _normed(self, layer: int, h: Tensor) -> Tensor:
+        if len(self.gains) == 0:
+            return h
+        return functional.layer_norm(h, h.shape[-1:]) * self.gains[layer] + self.offsets[layer]
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int) -> nn.Parameter:

@@ -1,4 +1,4 @@
-"""The shared image encoder: uint8 pixels -> convolutions -> pooling -> feature vector.
+"""The shared image encoder: uint8 pixels -> convolutions -> pooling -> norm -> feature vector.
 
 The one place where pixels become floats. What trains it is the routing's choice, not its own.
 """
@@ -19,30 +19,34 @@ _UINT8_MAX = 255
 
 
 class PixelEncoder(nn.Module):
-    """A convolutional network and its pooling as one module.
+    """A convolutional network, its pooling and what normalises its features, as one module.
 
     Args:
         cnn: `types.Encoder`, maps (B, C, H, W) float in [0, 1] to feature maps.
         pooling: `types.Pooling`, built for ``cnn.out_shape``.
+        feature_norm: (B, D) float to (B, D) float, built for ``pooling.out_dim``; `nn.Identity`
+            leaves the features as they are.
 
     Attributes:
-        out_dim: size of the feature vector, ``pooling.out_dim``.
+        out_dim: size D of the feature vector, ``pooling.out_dim``.
     """
 
     out_dim: int
 
-    def __init__(self, cnn: Encoder, pooling: Pooling) -> None:
+    def __init__(self, cnn: Encoder, pooling: Pooling, feature_norm: nn.Module) -> None:
         super().__init__()
         self.cnn = cnn
         self.pooling = pooling
+        self.feature_norm = feature_norm
         self.out_dim = pooling.out_dim
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode ``pixels`` (B, C, H, W) uint8, in any memory format, as (B, out_dim) float.
+        """Encode ``pixels`` (B, C, H, W) uint8, in any memory format, as (B, D) float.
 
         Raises:
             TypeError: the pixels are not uint8 (scaling floats again would blacken them silently).
         """
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pixels.dtype={pixels.dtype}: expected torch.uint8; pass raw frames")
-        return self.pooling(self.cnn(pixels.float().div_(_UINT8_MAX)))
+        maps = self.cnn(pixels.float().div_(_UINT8_MAX))
+        return self.feature_norm(self.pooling(maps))

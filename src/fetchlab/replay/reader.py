@@ -1,8 +1,9 @@
 """Transitions rebuilt from single rows: next observations and frame stacks.
 
 The frames of a transition at time ``t`` are one block of ``S + 1``: times ``t - S + 1 .. t + 1``,
-of which the first ``S`` are the observation's stack and the last ``S`` the next one's. Times before
-the episode's first repeat its first frame, so no stack crosses an episode's start.
+of which the first ``S`` are the observation's stack and the last ``S`` the next one's. A transition
+of several steps has both stacks whole, ``2 S`` frames. Times before the episode's first repeat its
+first frame, so no stack crosses an episode's start.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from fetchlab.replay.layout import ACTION, TERMINATED
+from fetchlab.replay.mirror import Mirrored
 from fetchlab.replay.window import Places
 from fetchlab.types import PIXELS, STATE, require
 
 
 class RowReader:
-    """Gathers rows from the mapped files.
+    """Gathers rows from the mapped files, or from their copy on the learner's device.
 
     The frame blocks, 27 MB for 256 transitions, are written into ``n_buffers`` buffers in turn: a
     block is valid until the ``n_buffers``-th batch after it is read. All else is newly allocated.
@@ -26,15 +28,22 @@ class RowReader:
     Args:
         frame_stack: frames per stack, S.
         max_episode_steps: the longest episode, in transitions.
-        device: where batches are delivered.
+        device: where rows are read and batches are put together.
         n_buffers: blocks that stay valid at the same time, >= 1.
+        n_step: steps from an observation to its next one, fewer where the episode ends before.
 
     Raises:
-        ConfigError: a stack that is empty or longer than an episode, or no buffer.
+        ConfigError: a stack or a number of steps that is empty or longer than an episode, or no
+            buffer.
     """
 
     def __init__(
-        self, frame_stack: int, max_episode_steps: int, device: torch.device, n_buffers: int
+        self,
+        frame_stack: int,
+        max_episode_steps: int,
+        device: torch.device,
+        n_buffers: int,
+        n_step: int,
     ) -> None:
         require(
             1 <= frame_stack <= max_episode_steps,
@@ -44,20 +53,44 @@ class RowReader:
             "the study stacked 4",
         )
         require(n_buffers >= 1, "replay.n_buffers", n_buffers, "at least 1", "1 is enough")
-        self._device = torch.device(device)
-        self._offsets = torch.arange(1 - frame_stack, 2)
-        self._blocks = [torch.empty(0, dtype=torch.uint8)] * n_buffers
+        require(
+            1 <= n_step <= max_episode_steps,
+            "algo.n_step",
+            n_step,
+            f"between 1 and task.max_episode_steps = {max_episode_steps}",
+            "1 is the usual target",
+        )
+        self._device, self.n_step = torch.device(device), n_step
+        self._offsets = torch.arange(1 - frame_stack, 2 if n_step == 1 else 1, device=device)
+        self._blocks = [torch.empty(0, dtype=torch.uint8, device=device)] * n_buffers
         self._turn = 0
 
     def attach(self, arrays: dict[str, np.ndarray], rows: int) -> None:
-        """Read from these arrays: name -> (N * rows, *shape)."""
+        """Read from these arrays, name -> (N * rows, *shape).
+
+        Elsewhere than on the CPU a row can be read once it was pushed.
+        """
         self._rows = rows
-        views = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._mirrors = {name: Mirrored(array, self._device) for name, array in arrays.items()}
+        views = {name: mirror.tensor for name, mirror in self._mirrors.items()}
         self._frame_shape: tuple[int, ...] = ()
         if PIXELS in views:
             self._frame_shape = tuple(views[PIXELS].shape[1:])
             views[PIXELS] = views[PIXELS].flatten(1)  # one memcpy per frame in index_select
         self._views = views
+
+    def push(self, name: str, rows: np.ndarray) -> None:
+        """Rows (n,) int64 of an array were written."""
+        self._mirrors[name].push(rows)
+
+    def push_all(self) -> None:
+        """All rows were written: a replay was resumed."""
+        for mirror in self._mirrors.values():
+            mirror.push_all()
+
+    def steps(self, places: Places) -> Tensor:
+        """Steps (B,) int64 from each observation to its next one, in [1, n_step]."""
+        return (places.length - places.t).clamp_max_(self.n_step)
 
     def vectors(self, name: str, places: Places, time: Tensor) -> Tensor:
         """Rows (..., B, D) of a vector entry at ``time`` (..., B) int64 of each place's episode."""
@@ -68,22 +101,24 @@ class RowReader:
         """The transitions at ``places``; their goals and rewards are left to the sampler.
 
         Returns:
-            [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, 3, H, W) uint8, of which
-            ``[:, :S]`` is the observation's stack and ``[:, 1:]`` the next one's; under ``next``
-            ``state`` and ``terminated`` (B,) bool.
+            [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, 3, H, W) uint8 (2 S
+            frames where n_step > 1), of which ``[:, :S]`` is the observation's stack and
+            ``[:, -S:]`` the next one's; under ``next`` ``state`` and ``terminated`` (B,) bool.
         """
+        last = places.t if self.n_step == 1 else places.t + self.steps(places) - 1
         now = self._physical(places, places.t)
-        after = self._physical(places, places.t + 1)
-        views, deliver = self._views, self._deliver
+        after = self._physical(places, last + 1)
+        views = self._views
         root = {
-            STATE: deliver(views[STATE].index_select(0, now)),
-            ACTION: deliver(views[ACTION].index_select(0, now)),
+            STATE: views[STATE].index_select(0, now),
+            ACTION: views[ACTION].index_select(0, now),
         }
         if self._frame_shape:
-            root[PIXELS] = deliver(self._frames(places))
+            root[PIXELS] = self._frames(places, last + 1)
+        ended = now if self.n_step == 1 else self._physical(places, last)
         following = {
-            STATE: deliver(views[STATE].index_select(0, after)),
-            TERMINATED: deliver(views[TERMINATED].index_select(0, now).bool()),
+            STATE: views[STATE].index_select(0, after),
+            TERMINATED: views[TERMINATED].index_select(0, ended).bool(),
         }
         size = now.shape
         return TensorDict(
@@ -95,9 +130,12 @@ class RowReader:
     def _physical(self, places: Places, time: Tensor) -> Tensor:
         return places.start.add(time).remainder_(self._rows).add_(places.ring)
 
-    def _frames(self, places: Places) -> Tensor:
-        """One block (B, S + 1, 3, H, W) uint8 in the next reused buffer."""
-        time = places.t[:, None].add(self._offsets).clamp_min_(0)
+    def _frames(self, places: Places, next_time: Tensor) -> Tensor:
+        """One block (B, S + 1 or 2 S, 3, H, W) uint8 in the next reused buffer."""
+        time = places.t[:, None].add(self._offsets)
+        if self.n_step > 1:
+            time = torch.cat((time, next_time[:, None].add(self._offsets)), dim=1)
+        time.clamp_min_(0)
         rows = time.add_(places.start[:, None]).remainder_(self._rows).add_(places.ring[:, None])
         frames = self._views[PIXELS]
         block = self._block(rows.numel(), frames.shape[1])
@@ -107,13 +145,6 @@ class RowReader:
     def _block(self, n_frames: int, frame_bytes: int) -> Tensor:
         self._turn = (self._turn + 1) % len(self._blocks)
         if len(self._blocks[self._turn]) < n_frames:
-            self._blocks[self._turn] = torch.empty(
-                (n_frames, frame_bytes),
-                dtype=torch.uint8,
-                pin_memory=self._device.type == "cuda",
-            )
+            size = (n_frames, frame_bytes)
+            self._blocks[self._turn] = torch.empty(size, dtype=torch.uint8, device=self._device)
         return self._blocks[self._turn][:n_frames]
-
-    def _deliver(self, values: Tensor) -> Tensor:
-        # Blocking: the pinned block is reused, so a copy must not outlive this call.
-        return values if self._device.type == "cpu" else values.to(self._device)

@@ -41,8 +41,10 @@ class EpisodeStorage(Storage):
         row: what one step of one environment holds.
         size: how much to store.
         frame_stack: frames per stack, S.
-        device: where batches are delivered.
+        device: where transitions are drawn and put together. Elsewhere than on the CPU all rows are
+            kept there too; the files stay the durable copy.
         n_buffers: pixel batches that stay valid at the same time (see `RowReader`).
+        n_step: steps of a transition (see `RowReader`).
 
     Raises:
         ConfigError: sizes that cannot work.
@@ -57,10 +59,11 @@ class EpisodeStorage(Storage):
         frame_stack: int,
         device: torch.device,
         n_buffers: int,
+        n_step: int,
     ) -> None:
-        self._asked = plan_layout(row, size)
+        self._asked, self._device = plan_layout(row, size), device
         super().__init__(max_size=size.n_envs * self._asked.window_steps)
-        self.reader = RowReader(frame_stack, size.max_episode_steps, device, n_buffers)
+        self.reader = RowReader(frame_stack, size.max_episode_steps, device, n_buffers, n_step)
         self.files = RowFiles(directory, self._asked)
         self._usable = not self.files.existing
         self._cursor = np.zeros(size.n_envs, np.int64)
@@ -72,7 +75,7 @@ class EpisodeStorage(Storage):
         """Index and protection for the files as they are now."""
         layout = self.layout = self.files.layout
         self.max_size = layout.n_envs * layout.window_steps
-        self.window = EpisodeWindow(layout)
+        self.window = EpisodeWindow(layout, self._device)
         self.commits = CommittedRows(layout.n_envs, layout.rows)
         self._ring = np.arange(layout.n_envs) * layout.rows
         self.reader.attach(self.files.arrays, layout.rows)
@@ -101,13 +104,16 @@ class EpisodeStorage(Storage):
         if begins.any():
             for name, values in step.before.items():
                 arrays[name][at[begins]] = values[begins]
+                self.reader.push(name, at[begins])
             self._open_start[begins] = self._cursor[begins]
         for name, values in step.transition.items():
             arrays[name][at] = values
+            self.reader.push(name, at)
         self._cursor += 1
         at = self._ring + self._cursor % self.layout.rows
         for name, values in step.after.items():
             arrays[name][at] = values
+            self.reader.push(name, at)
         for env in np.flatnonzero(step.done).tolist():
             self._finish(env)
 
@@ -192,6 +198,7 @@ class EpisodeStorage(Storage):
             commits = [Commit(state["previous_start"], state["previous_cursor"]), *commits]
         self.files.grow(self._asked, first=commits[0].start, end=state["cursor"] + 1)
         self._attach()
+        self.reader.push_all()
         self._cursor[:], self._open_start[:] = state["cursor"], state["open_start"]
         self.window.restore(episodes, state["oldest_transition"])
         self.commits.restore(commits)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fetchlab.replay.layout import Layout
+from fetchlab.replay.mirror import Mirrored
 
 
 class _Column(IntEnum):
@@ -68,24 +69,26 @@ class EpisodeWindow:
 
     Args:
         layout: sizes of the ring and its window.
+        device: where transitions are drawn and located.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        self._device = device
         n, self._steps, self._max_rows = layout.n_envs, layout.window_steps, layout.window_rows
         # An episode takes at least two rows, so the window never holds more than this.
         self._slots = layout.window_rows // 2 + 1
-        self._table, self._table_np = _shared(n * self._slots, len(_Column))
-        self._table_np[:, _Column.RING] = np.repeat(np.arange(n) * layout.rows, self._slots)
+        self._table = _zeros(device, n * self._slots, len(_Column))
+        self._table.host[:, _Column.RING] = np.repeat(np.arange(n) * layout.rows, self._slots)
+        self._table.push_all()
         self._checksums = np.zeros(n * self._slots, np.int64)
-        self._episode_of, self._episode_of_np = _shared(n * self._steps)
+        self._episode_of = _zeros(device, n * self._steps)
         # Per environment: numbers of the oldest episode and transition, and how many there are.
         self._oldest = np.zeros(n, np.int64)
         self._episodes = np.zeros(n, np.int64)
         self._oldest_transition = np.zeros(n, np.int64)
         self._transitions = np.zeros(n, np.int64)
         # To draw: cumulative counts, and what turns a drawn number into an index.
-        self._ends, self._ends_np = _shared(n)
-        self._shift, self._shift_np = _shared(n)
+        self._ends, self._shift = _zeros(device, n), _zeros(device, n)
         self.total = 0
         self._last: tuple[Tensor, Places] | None = None
 
@@ -102,30 +105,35 @@ class EpisodeWindow:
             self._evict(env)
         slot = env * self._slots + (self._oldest[env] + self._episodes[env]) % self._slots
         first = self._oldest_transition[env] + self._transitions[env]
-        self._table_np[slot, _Column.START :] = start, first, length
+        self._table.host[slot, _Column.START :] = start, first, length
+        self._table.push(slot)
         self._checksums[slot] = checksum
         self._last = None
-        numbers = np.arange(first, first + length) % self._steps
-        self._episode_of_np[env * self._steps + numbers] = slot
+        numbers = env * self._steps + np.arange(first, first + length) % self._steps
+        self._episode_of.host[numbers] = slot
+        self._episode_of.push(numbers)
         self._episodes[env] += 1
         self._transitions[env] += length
         self._recount()
 
     def _evict(self, env: int) -> None:
-        length = self._table_np[self._oldest_slot(env), _Column.LENGTH]
+        length = self._table.host[self._oldest_slot(env), _Column.LENGTH]
         self._oldest[env] += 1
         self._episodes[env] -= 1
         self._oldest_transition[env] += length
         self._transitions[env] -= length
 
     def _recount(self) -> None:
-        np.cumsum(self._transitions, out=self._ends_np)
-        np.subtract(self._ends_np, self._transitions, out=self._shift_np)
-        np.subtract(self._oldest_transition, self._shift_np, out=self._shift_np)
-        self.total = int(self._ends_np[-1])
+        ends, shift = self._ends.host, self._shift.host
+        np.cumsum(self._transitions, out=ends)
+        np.subtract(ends, self._transitions, out=shift)
+        np.subtract(self._oldest_transition, shift, out=shift)
+        self._ends.push_all()
+        self._shift.push_all()
+        self.total = int(ends[-1])
 
     def _oldest_row(self, env: int) -> int:
-        return int(self._table_np[self._oldest_slot(env), _Column.START])
+        return int(self._table.host[self._oldest_slot(env), _Column.START])
 
     def _oldest_slot(self, env: int) -> int:
         return env * self._slots + self._oldest[env] % self._slots
@@ -133,24 +141,30 @@ class EpisodeWindow:
     def first_rows(self, otherwise: np.ndarray) -> np.ndarray:
         """Absolute row (N,) of each environment's oldest episode, or ``otherwise`` without one."""
         oldest = np.arange(self.n_envs) * self._slots + self._oldest % self._slots
-        return np.where(self._episodes > 0, self._table_np[oldest, _Column.START], otherwise)
+        return np.where(self._episodes > 0, self._table.host[oldest, _Column.START], otherwise)
 
     def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """Indices (n,) int64 of transitions, each stored one equally likely."""
+        """Indices (n,) int64 of transitions, each stored one equally likely.
+
+        Args:
+            n: how many, with replacement.
+            generator: on the window's device.
+        """
         # 63 random bits: with 1M transitions the remainder favours none by more than 1e-12.
-        drawn = torch.empty(n, dtype=torch.int64).random_(generator=generator)
+        drawn = torch.empty(n, dtype=torch.int64, device=self._device)
+        drawn.random_(generator=generator)
         drawn.remainder_(self.total)
         # Counting is a binary search over few environments. `torch.searchsorted` starts threads
         # from 200 values on, and waits for them while the simulators hold the cores.
-        env = (drawn[:, None] >= self._ends).sum(1)
-        drawn += self._shift.index_select(0, env)
+        env = (drawn[:, None] >= self._ends.tensor).sum(1)
+        drawn += self._shift.tensor.index_select(0, env)
         return drawn.remainder_(self._steps).add_(env.mul_(self._steps))
 
     def locate(self, index: Tensor) -> Places:
         """Ring, episode and time of the transitions ``index`` (B,) int64."""
         if self._last is not None and self._last[0] is index:
             return self._last[1]  # the sampler asks first, the storage a moment later
-        rows = self._table.index_select(0, self._episode_of.index_select(0, index))
+        rows = self._table.tensor.index_select(0, self._episode_of.tensor.index_select(0, index))
         ring, start, first, length = rows.unbind(1)
         # index = i * C + j % C and t = j - first < C, so t = (index - first) mod C.
         places = Places(ring, start, index.sub(first).remainder_(self._steps), length)
@@ -162,7 +176,7 @@ class EpisodeWindow:
         env = np.repeat(np.arange(self.n_envs), self._episodes)
         nth = np.concatenate([np.arange(count) for count in self._episodes])
         slot = env * self._slots + (self._oldest[env] + nth) % self._slots
-        start, length = self._table_np[slot][:, [_Column.START, _Column.LENGTH]].T
+        start, length = self._table.host[slot][:, [_Column.START, _Column.LENGTH]].T
         return Episodes(env, start, length, self._checksums[slot])
 
     def oldest_transitions(self) -> np.ndarray:
@@ -181,7 +195,8 @@ class EpisodeWindow:
             self.append(env, start, length, checksum)
 
 
-def _shared(*size: int) -> tuple[Tensor, np.ndarray]:
-    """The same int64 memory for torch, which samples, and numpy, which writes small things fast."""
-    array = np.zeros(size, np.int64)
-    return torch.from_numpy(array), array
+def _zeros(device: torch.device, *size: int) -> Mirrored:
+    """int64 numbers that numpy writes, small things fast, and torch reads to sample."""
+    mirrored = Mirrored(np.zeros(size, np.int64), device)
+    mirrored.push_all()
+    return mirrored

@@ -13,16 +13,23 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fetchlab.types import LossName
+
 
 class ActorRouting:
     """Encoder in the actor's optimizer; every call of the critic gets detached features."""
 
     encoder_optimizer: Literal["critic", "actor"] = "actor"
+    trained_by: frozenset[LossName] = frozenset({"actor", "auxiliary"})
 
     def for_critic(self, features: Tensor) -> Tensor:
         """Return ``features`` (B, D) without their graph."""
         return features.detach()
 
     def for_actor(self, features: Tensor) -> Tensor:
+        """Return ``features`` (B, D) with their graph."""
+        return features
+
+    def for_auxiliary(self, features: Tensor) -> Tensor:
         """Return ``features`` (B, D) with their graph."""
         return features

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fetchlab.types import LossName
+
 
 class CriticRouting:
     """Encoder in the critic's optimizer; the actor's loss gets detached features."""
 
     encoder_optimizer: Literal["critic", "actor"] = "critic"
+    trained_by: frozenset[LossName] = frozenset({"critic", "auxiliary"})
 
     def for_critic(self, features: Tensor) -> Tensor:
         """Return ``features`` (B, D) with their graph."""
@@ -24,3 +27,7 @@ class CriticRouting:
     def for_actor(self, features: Tensor) -> Tensor:
         """Return ``features`` (B, D) without their graph."""
         return features.detach()
+
+    def for_auxiliary(self, features: Tensor) -> Tensor:
+        """Return ``features`` (B, D) with their graph."""
+        return features

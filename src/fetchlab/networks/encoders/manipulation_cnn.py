@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from fetchlab.networks.encoders.geometry import Layer, check_image
 from fetchlab.types import require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STRIDES = (2, 1, 1, 2)
-_MIN_MAP_SIDE = 2  # below this there is no position left to speak of
+_LAYERS = tuple(Layer(kernel=3, stride=stride, padding=1) for stride in (2, 1, 1, 2))
 
 
 class ManipulationCNN(nn.Sequential):
@@ -27,7 +27,7 @@ class ManipulationCNN(nn.Sequential):
 
     Args:
         in_channels: stacked frames x 3, at least 1.
-        image_size: side of the square image, pixels.
+        image_size: side of the square image, at least 5 pixels.
         filters: channels of every layer, at least 1.
 
     Attributes:
@@ -38,22 +38,12 @@ class ManipulationCNN(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
-        require(
-            in_channels >= 1, "in_channels", in_channels, "at least 1", "use stack x 3 channels"
-        )
         require(filters >= 1, "encoder.filters", filters, "at least 1", "the study's is 32")
-        side = _output_side(image_size)
-        require(
-            image_size >= 1 and side >= _MIN_MAP_SIDE,
-            "image_size",
-            image_size,
-            f"an image that leaves feature maps of {_MIN_MAP_SIDE}x{_MIN_MAP_SIDE} or more",
-            "use at least 5 pixels; the study's is 84",
-        )
+        side = check_image(in_channels, image_size, _LAYERS)
         layers: list[nn.Module] = []
         channels = in_channels
-        for stride in _STRIDES:
-            layers += [nn.Conv2d(channels, filters, kernel_size=3, stride=stride, padding=1)]
+        for kernel, stride, padding in _LAYERS:
+            layers += [nn.Conv2d(channels, filters, kernel, stride, padding)]
             layers += [nn.ReLU(inplace=True)]  # a ReLU's gradient needs only its own output
             channels = filters
         super().__init__(*layers)
@@ -62,10 +52,3 @@ class ManipulationCNN(nn.Sequential):
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, filters, h, w) >= 0."""
         return super().forward(pixels)
-
-
-def _output_side(side: int) -> int:
-    """Side of the last map: a 3x3 kernel with padding 1 gives floor((n - 1) / stride) + 1."""
-    for stride in _STRIDES:
-        side = (side - 1) // stride + 1
-    return side

@@ -1,0 +1,31 @@
+"""The task's reward as torch operations, so that hindsight runs where the batch is.
+
+Bit for bit what the environment's own ``compute_reward`` gives for float32 goals. The squares are
+added in numpy's order, (x + y) + z; the root is taken in float64, because torch's float32 root on a
+CPU is off in the last bit for one number in six. Tests hold the two together on a million pairs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GoalReward:
+    """-1 or 0 by distance (sparse), or minus the distance (dense).
+
+    Args:
+        sparse: which of the two the task has.
+        threshold_m: distance in metres above which the sparse reward is -1.
+    """
+
+    def __init__(self, sparse: bool, threshold_m: float) -> None:
+        self._sparse, self._threshold_m = sparse, threshold_m
+
+    def __call__(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """Reward (...,) float32 of goals (..., 3) float32, metres, on any device."""
+        x, y, z = (achieved_goal - desired_goal).unbind(-1)
+        distance = (x * x + y * y + z * z).double().sqrt().float()
+        return -(distance > self._threshold_m).float() if self._sparse else -distance

@@ -1,0 +1,116 @@
+"""How a loss becomes an optimizer step: looked at on the host, or masked on the device.
+
+Either way no step is taken with a loss or gradient that is not finite. `CheckedSteps` waits for
+each step's verdict and raises. `MaskedSteps` never waits: the optimizer itself skips the step, a
+counter on the device remembers, and the run stops when that is read back. Only so can a whole
+update be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fetchlab.types import NonFiniteError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: Optimizers by name, each with those of its parameters that a loss is to reach.
+Held = Mapping[str, "list[nn.Parameter]"]
+
+
+def count_non_finite(loss: Tensor, params: list[nn.Parameter]) -> Tensor:
+    """A float32 scalar on the loss's device: 0 exactly when loss and gradients are finite."""
+    found = torch.isfinite(loss.detach()).logical_not().float()
+    grads = [p.grad for p in params if p.grad is not None]
+    # What GradScaler calls: one pass over all gradients, times 1 here.
+    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, torch.ones_like(found))
+    return found
+
+
+class CheckedSteps:
+    """Steps through Lightning, each verdict awaited.
+
+    Args:
+        optimizers: by name, Lightning's wrappers, so that its hooks and counters see each step.
+        backward: `LightningModule.manual_backward`.
+    """
+
+    def __init__(self, optimizers: Mapping[str, Any], backward: Callable[..., None]) -> None:
+        self._optimizers, self._backward = optimizers, backward
+
+    def __call__(self, name: str, loss: Tensor, held: Held) -> None:
+        """Step the optimizers in ``held`` on ``loss``.
+
+        Raises:
+            NonFiniteError: instead of a step with a loss or gradient that is not finite.
+        """
+        params = [param for group in held.values() for param in group]
+        for owner in held:
+            self._optimizers[owner].zero_grad(set_to_none=True)
+        # Gradients of these parameters alone: the actor's loss runs through the critics too, and
+        # their gradients of it would be computed to be thrown away.
+        self._backward(loss, inputs=params)
+        if count_non_finite(loss, params).item():
+            raise NonFiniteError(
+                f"{name} loss or gradient is not finite (loss {loss.item():g}); the weights are "
+                "those before this step"
+            )
+        for owner in held:
+            self._optimizers[owner].step()
+
+
+class MaskedSteps:
+    """Steps without a look from the host.
+
+    Args:
+        optimizers: by name; fused ones, which skip a step on the device.
+
+    Attributes:
+        failures: () float32 on the device; steps skipped.
+
+    Raises:
+        ConfigError: an optimizer that is not fused.
+    """
+
+    def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+        for name, optimizer in optimizers.items():
+            require(
+                bool(optimizer.defaults.get("fused")),
+                f"algo.{name}_optimizer",
+                type(optimizer).__name__,
+                "a fused optimizer, which can skip a step on the device (trainer.cuda_graphs)",
+                "use torch.optim.Adam or AdamW with fused: true, or trainer.cuda_graphs=false",
+            )
+        self._optimizers = optimizers
+        first = next(iter(optimizers.values())).param_groups[0]["params"][0]
+        self.failures = torch.zeros((), device=first.device)
+
+    def __call__(self, name: str, loss: Tensor, held: Held) -> None:
+        """Step the optimizers in ``held`` on ``loss``, or count a failure."""
+        params = [param for group in held.values() for param in group]
+        for owner in held:
+            self._optimizers[owner].zero_grad(set_to_none=True)
+        loss.backward(inputs=params)
+        found: Any = count_non_finite(loss, params)
+        self.failures.add_(found.clamp_max(1))
+        for owner in held:
+            optimizer: Any = self._optimizers[owner]
+            optimizer.grad_scale, optimizer.found_inf = None, found
+            optimizer.step()
+
+    def raise_if_failed(self) -> None:
+        """Read the counter back, which waits for the device.
+
+        Raises:
+            NonFiniteError: a step was skipped.
+        """
+        failures = int(self.failures.item())
+        if failures:
+            raise NonFiniteError(
+                f"a loss or gradient was not finite, {failures} optimizer steps were skipped; "
+                "the newest checkpoint is from before"
+            )

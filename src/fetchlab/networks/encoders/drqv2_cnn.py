@@ -1,0 +1,64 @@
+"""The convolutions of DrQ-v2: four 3x3 layers, one stride, no padding.
+
+Yarats et al. 2021, "Mastering Visual Continuous Control" (arXiv 2107.09645, and its published
+code): pixels in [-0.5, 0.5], 3x3 stride 2, then three of 3x3 stride 1, 32 filters each, a ReLU
+after each. An 84x84 image becomes 41, 39, 37, 35. Weights start orthogonal with the gain of a ReLU,
+biases at zero, as theirs do. What follows, a flat projection to 50 features with LayerNorm and
+tanh, is ``pooling=flatten_norm_tanh``; theirs has one for the actor and one for the critics, here
+both share it, as in SAC-AE and the first DrQ. The heads keep their own initialisation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fetchlab.networks.encoders.geometry import Layer, check_image
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LAYERS = tuple(Layer(kernel=3, stride=stride, padding=0) for stride in (2, 1, 1, 1))
+_CENTRE = 0.5
+
+
+class DrQv2CNN(nn.Sequential):
+    """Four 3x3 convolutions, no padding, strides 2, 1, 1, 1, a ReLU after each.
+
+    Args:
+        in_channels: stacked frames x 3, at least 1.
+        image_size: side of the square image, at least 17 pixels.
+        filters: channels of every layer, at least 1 (the paper's: 32).
+
+    Attributes:
+        out_shape: ``(filters, h, w)`` of one encoded image.
+
+    Raises:
+        ConfigError: a value is not positive, or the image is too small for the four layers.
+    """
+
+    def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
+        require(filters >= 1, "encoder.filters", filters, "at least 1", "the paper's is 32")
+        side = check_image(in_channels, image_size, _LAYERS)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for kernel, stride, padding in _LAYERS:
+            layers += [_orthogonal(nn.Conv2d(channels, filters, kernel, stride, padding))]
+            layers += [nn.ReLU(inplace=True)]
+            channels = filters
+        super().__init__(*layers)
+        self.out_shape = (filters, side, side)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, filters, h, w) >= 0."""
+        return super().forward(pixels - _CENTRE)
+
+
+def _orthogonal(conv: nn.Conv2d) -> nn.Conv2d:
+    """Rows of the (filters, channels x 9) matrix orthogonal, or its columns; biases zero."""
+    nn.init.orthogonal_(conv.weight, gain=nn.init.calculate_gain("relu"))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,80 @@
+"""The residual encoder of IMPALA: deeper than DQN's, with the object's pixels kept longer.
+
+Espeholt et al. 2018, "IMPALA: Scalable Distributed Deep-RL" (arXiv 1802.01561, figure 3, the large
+network): sections of 16, 32, 32 channels, each a 3x3 convolution, a 3x3 max-pooling of stride 2 and
+two residual blocks ``x + conv(relu(conv(relu(x))))``; a ReLU at the end. An 84x84 image becomes 42,
+21, 11. The paper's linear layer of 256 and its LSTM are left out: what follows is the pooling.
+
+One deviation: TensorFlow's "SAME" pooling pads an even image below and to the right only, this one
+on all sides, so that the maps stay centred. Their sides are the same.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fetchlab.networks.encoders.geometry import Layer, check_image
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_CONV = Layer(kernel=3, stride=1, padding=1)
+_POOL = Layer(kernel=3, stride=2, padding=1)
+_BLOCKS = 2
+
+
+class ImpalaCNN(nn.Sequential):
+    """Sections of convolution, max-pooling and two residual blocks, and a last ReLU.
+
+    Args:
+        in_channels: stacked frames x 3, at least 1.
+        image_size: side of the square image, pixels; at least 9 for three sections.
+        depths: channels of each section, each at least 1 (the paper's: 16, 32, 32).
+
+    Attributes:
+        out_shape: ``(depths[-1], h, w)`` of one encoded image.
+
+    Raises:
+        ConfigError: no section, a depth that is not positive, or the image is too small for them.
+    """
+
+    def __init__(self, in_channels: int, image_size: int, depths: Sequence[int]) -> None:
+        require(
+            len(depths) >= 1 and min(depths) >= 1,
+            "encoder.depths",
+            list(depths),
+            "at least one positive number",
+            "the paper's are [16, 32, 32]",
+        )
+        side = check_image(in_channels, image_size, (_CONV, _POOL) * len(depths))
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise((in_channels, *depths)):
+            layers += [nn.Conv2d(n_in, n_out, *_CONV), nn.MaxPool2d(*_POOL)]
+            layers += [_ResidualBlock(n_out) for _ in range(_BLOCKS)]
+        super().__init__(*layers, nn.ReLU(inplace=True))
+        self.out_shape = (depths[-1], side, side)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, depths[-1], h, w) >= 0."""
+        return super().forward(pixels)
+
+
+class _ResidualBlock(nn.Sequential):
+    """``x + conv(relu(conv(relu(x))))``, same shape; the first ReLU keeps ``x`` for the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, *_CONV),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, *_CONV),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + super().forward(maps)

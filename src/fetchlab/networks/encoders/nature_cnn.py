@@ -1,0 +1,63 @@
+"""The convolutions of DQN: wide kernels with long strides, made for Atari.
+
+Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature 518, Methods,
+"Model architecture"): 8x8 stride 4, 4x4 stride 2, 3x3 stride 1, no padding, a ReLU after each. An
+84x84 image becomes 20, 9, 7. Stable-Baselines3 calls it NatureCNN and adds a linear layer of 512;
+here the layer after the convolutions is the pooling's choice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fetchlab.networks.encoders.geometry import Layer, check_image
+from fetchlab.types import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_LAYERS = (
+    Layer(kernel=8, stride=4, padding=0),
+    Layer(kernel=4, stride=2, padding=0),
+    Layer(kernel=3, stride=1, padding=0),
+)
+
+
+class NatureCNN(nn.Sequential):
+    """Three convolutions, 8x8/4, 4x4/2, 3x3/1, without padding, a ReLU after each.
+
+    Args:
+        in_channels: stacked frames x 3, at least 1.
+        image_size: side of the square image, at least 44 pixels.
+        filters: channels of the three layers, each at least 1 (the paper's: 32, 64, 64).
+
+    Attributes:
+        out_shape: ``(filters[2], h, w)`` of one encoded image.
+
+    Raises:
+        ConfigError: not three positive filters, or the image is too small for the three layers.
+    """
+
+    def __init__(self, in_channels: int, image_size: int, filters: Sequence[int]) -> None:
+        require(
+            len(filters) == len(_LAYERS) and min(filters) >= 1,
+            "encoder.filters",
+            list(filters),
+            f"{len(_LAYERS)} positive numbers",
+            "the paper's are [32, 64, 64]",
+        )
+        side = check_image(in_channels, image_size, _LAYERS)
+        layers: list[nn.Module] = []
+        widths = (in_channels, *filters)
+        for n_in, n_out, (kernel, stride, padding) in zip(widths, filters, _LAYERS, strict=False):
+            layers += [nn.Conv2d(n_in, n_out, kernel, stride, padding), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+        self.out_shape = (filters[-1], side, side)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, filters[2], h, w) >= 0."""
+        return super().forward(pixels)

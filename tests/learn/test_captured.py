@@ -1,0 +1,81 @@
+"""The path of CUDA graphs, on a CPU: masked steps on static tensors, without the recording."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from small_sac import differs, make_batch, make_module
+
+from fetchlab.learn.captured import CapturedUpdate
+from fetchlab.learn.steps import count_non_finite
+from fetchlab.types import ConfigError, NonFiniteError
+
+ADAM = partial(torch.optim.Adam, lr=1e-2, fused=True)
+
+
+def modules(**settings):
+    return [make_module(cuda_graphs=graphs, optimizer=ADAM, **settings) for graphs in (False, True)]
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_masked_steps_on_static_tensors_change_nothing(pixels):
+    checked, masked = modules(pixels=pixels)
+    for seed in range(5):
+        for module in (checked, masked):
+            module.update(make_batch(pixels, seed))
+    assert not differs(checked.state_dict(), masked.state_dict())
+    assert checked.sums.pop() == masked.pop_metrics()
+    assert checked.grad_updates == masked.grad_updates == 5
+
+
+def test_a_nan_moves_no_weight_and_stops_the_run_at_the_next_reading():
+    _, module = modules(pixels=False)
+    module.update(make_batch(pixels=False))
+    weights = copy.deepcopy(module.agent.critic.state_dict())
+    steps = [state["step"].item() for state in module.trainer.optimizers[0].state.values()]
+    batch = make_batch(pixels=False, seed=1)
+    batch["next", "reward"][2] = float("nan")
+    module.update(batch)  # nobody looks yet
+    assert not differs(weights, module.agent.critic.state_dict())
+    after = [state["step"].item() for state in module.trainer.optimizers[0].state.values()]
+    assert after == steps
+    with pytest.raises(NonFiniteError, match="1 optimizer steps were skipped"):
+        module.pop_metrics()
+    with pytest.raises(NonFiniteError):
+        module.on_save_checkpoint({})
+
+
+def test_a_batch_is_copied_so_that_its_memory_may_be_reused():
+    seen = []
+    captured = CapturedUpdate(
+        lambda static: seen.append((static, static["state"].clone())), [], torch.device("cpu")
+    )
+    batch = make_batch(pixels=False)
+    captured(batch)
+    second = make_batch(pixels=False, seed=1)
+    captured(second)
+    assert seen[0][0] is seen[1][0]
+    assert seen[0][0] is not batch
+    assert torch.equal(seen[0][1], batch["state"])
+    assert torch.equal(seen[1][1], second["state"])
+
+
+def test_an_optimizer_that_cannot_skip_on_the_device_is_refused():
+    module = make_module(pixels=False, cuda_graphs=True)
+    with pytest.raises(ConfigError, match=r"algo.critic_optimizer.*SGD.*fused"):
+        module.update(make_batch(pixels=False))
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient", None])
+def test_non_finite_numbers_are_found_in_loss_and_gradients(bad):
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(3)]
+    for param in params[:2]:
+        param.grad = torch.full((3,), 2.0)
+    if bad == "gradient":
+        params[1].grad[2] = float("inf")
+    loss = torch.tensor(float("nan") if bad == "loss" else 1.0)
+    assert bool(count_non_finite(loss, params).item()) == (bad is not None)
+    assert params[0].grad.tolist() == [2.0, 2.0, 2.0]

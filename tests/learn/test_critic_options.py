@@ -1,0 +1,123 @@
+"""REDQ's subset, the mean over critics, targets of several steps, one draw for both images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_sac import differs, make_batch, make_module, update_watched
+
+from fetchlab.learn.settings import SACSettings, check_critics
+from fetchlab.types import ConfigError
+
+
+def target_of(module, batch, **settings):
+    """The Bellman target that one update computes, seen through its loss with zero critics."""
+    for parameter in module.agent.critic.parameters():
+        parameter.data.zero_()
+    module.update(batch)
+    return module.sums.pop()["train/critic_loss"]
+
+
+def constant_targets(module, values):
+    """Let critic ``i`` of the targets answer ``values[i]`` to everything."""
+    *_, last = module.agent.critic_target.biases
+    for parameter in module.agent.critic_target.parameters():
+        parameter.data.zero_()
+    last.data[:, 0, 0] = torch.tensor(values)
+
+
+@pytest.mark.parametrize(("subset", "worst"), [(None, {-5.0}), (3, {-5.0}), (1, {-5.0, -2.0, 1.0})])
+def test_the_target_is_the_minimum_over_a_random_subset(subset, worst):
+    seen = set()
+    module = make_module(
+        pixels=False, ensemble=3, target_subset=subset, discount=0.5, backup_entropy=False
+    )
+    for seed in range(12):
+        constant_targets(module, [-5.0, -2.0, 1.0])
+        # Three zero critics: loss = 3/2 y^2 with y = -1 + q / 2.
+        loss = target_of(module, make_batch(pixels=False, seed=seed))
+        seen |= {q for q in (-5.0, -2.0, 1.0) if abs(1.5 * (q / 2 - 1) ** 2 - loss) < 1e-4}
+    assert seen == worst
+
+
+def test_all_critics_draw_no_random_number():
+    first, second = make_module(pixels=False), make_module(pixels=False, target_subset=2)
+    for module in (first, second):
+        module.update(make_batch(pixels=False))
+    assert not differs(first.state_dict(), second.state_dict())
+
+
+def test_the_actor_may_follow_the_mean_of_the_critics():
+    losses = {}
+    for over in ("min", "mean"):
+        module = make_module(pixels=False, actor_over=over, entropy_coefficient=1e-9)
+        for parameter in module.agent.critic.parameters():
+            parameter.data.zero_()
+        bias = module.agent.critic.biases[-1]
+
+        def see(name, bias=bias):  # after the critic's own step
+            bias.data[:, 0, 0] = torch.tensor([-4.0, 2.0])
+
+        for parameter in module.agent.critic.weights:
+            parameter.register_hook(torch.zeros_like)  # only the last bias moves
+        update_watched(module, make_batch(pixels=False), see)
+        losses[over] = module.sums.pop()["train/actor_loss"]
+    assert losses["min"] == pytest.approx(4.0, abs=1e-4)
+    assert losses["mean"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_several_steps_bootstrap_with_the_batchs_own_discount():
+    module = make_module(pixels=False, discount=0.5, backup_entropy=False)
+    batch = make_batch(pixels=False)
+    batch["next", "discount"] = torch.tensor([0.5, 0.25, 0.125, 0.5, 0.25, 0.125])
+    constant_targets(module, [-8.0, -8.0])
+    targets = [-1 - 8 * d for d in (0.5, 0.25, 0.125) * 2]
+    expected = sum(y * y for y in targets) / 6  # two zero critics, each half the mean square
+    assert target_of(module, batch) == pytest.approx(expected, rel=1e-6)
+
+
+class MarkedCopies:
+    """An augmentation that counts its calls and the channels it was given."""
+
+    def __init__(self, shared_draw):
+        self.shared_draw, self.channels = shared_draw, []
+
+    def __call__(self, pixels, generator):
+        self.channels.append(pixels.shape[1])
+        return pixels
+
+
+@pytest.mark.parametrize(("shared", "channels"), [(False, [6, 6]), (True, [9])])
+def test_one_draw_augments_the_whole_block(shared, channels):
+    augment = MarkedCopies(shared)
+    module, plain = make_module(augment=augment), make_module()
+    for one in (module, plain):
+        one.update(make_batch())
+    assert augment.channels == channels
+    assert not differs(module.state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"target_subset": 3}, "algo.target_subset"),
+        ({"target_subset": 0}, "algo.target_subset"),
+        ({"n_step": 3, "q_bounds": True}, "algo.n_step"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(values, key):
+    with pytest.raises(ConfigError, match=f"^{key}"):
+        check_critics(
+            **{"ensemble": 2, "target_subset": None, "n_step": 1, "q_bounds": False, **values}
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [({"actor_over": "max"}, "algo.actor_over"), ({"goal_weight": -1.0}, "algo.goal_prediction")],
+)
+def test_settings_out_of_range_are_refused(values, key):
+    fine = {"discount": 0.9, "tau": 0.1, "entropy_coefficient": 1.0, "learn_entropy": False}
+    fine |= {"q_bounds": False, "backup_entropy": True, "target_subset": None}
+    with pytest.raises(ConfigError, match=f"^{key}"):
+        SACSettings(**{**fine, "actor_over": "min", "goal_weight": 0.0, **values})
