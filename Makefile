@@ -2,9 +2,10 @@
 EXPERIMENT ?= pixel_push_nodrq
 ARGS ?=
 VENV_PYTHON := .venv/bin/python
+BENCHES := state_vs_sb3 envs render replay update overhead startup safety
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-full check
+.PHONY: help setup train test test-full bench check
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +21,12 @@ test: setup ## all tests but the long ones, at most 10 minutes on 2 cores
 
 test-full: setup ## the long tests that `make test` leaves out
 	$(VENV_PYTHON) -m pytest -m full
+
+# One process after the other; a missed target is a row with "ok": false, only a crash is a failure.
+bench: setup ## all benchmarks, a JSON line per row; ARGS=--quick for the short version
+	@failed=; for bench in $(BENCHES); do \
+		$(VENV_PYTHON) scripts/bench/$$bench.py $(ARGS) || failed="$$failed $$bench"; \
+	done; test -z "$$failed" || { echo "crashed:$$failed" >&2; exit 1; }
 
 check: setup ## lint, format, types, spelling: what pre-commit and the tests' gate run
 	$(VENV_PYTHON) -m ruff check .

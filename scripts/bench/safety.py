@@ -2,20 +2,18 @@
 
     python scripts/bench/safety.py [--quick]
 
-Rows: ``safety_share`` trains the same short runs (`state_push`, its own checkpoint interval) with
-and without checkpoints and finite checks, alternately in one process, and compares medians.
-``checkpoint_1m_s`` and ``checkpoint_1m_bytes`` commit a pixel run of 1M transitions after one
-evaluation interval's worth of rows became dirty; they allocate 23 GB of disk (``--quick``: 100k).
-Progress goes to stderr, one JSON line per row to stdout.
+Rows: ``safety_share`` runs one training (`state_push`, its own checkpoint interval) in which the
+finite checks are on and off in turn for `BLOCK_ROUNDS` rounds each, so that a machine whose speed
+drifts drifts for both; the share is the median over neighbouring blocks, plus what one checkpoint
+takes of the interval between two. ``checkpoint_1m_s`` and ``checkpoint_1m_bytes`` commit a pixel
+run of 1M transitions after one evaluation interval's worth of rows became dirty; they allocate
+23 GB of disk (``--quick``: 100k). Progress goes to stderr, one JSON line per row to stdout.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,83 +23,99 @@ from unittest import mock
 
 import numpy as np
 import torch
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "src"))
+from table import SCRATCH, main, print_row, say
+from training import compose
 
 SHARE_TARGET, SECONDS_TARGET, BYTES_TARGET = 0.02, 5.0, 100e6
 INTERVAL_STEPS = 10_000  # callbacks.evaluation.every_env_steps
+BLOCK_ROUNDS, N_ENVS = 25, 8
+SHORT_EVALUATIONS = tuple(
+    f"callbacks.evaluation.{key}=1" for key in ("episodes", "n_envs", "workers")
+)
 
 
-def row(name: str, value: float, reference: float, ratio: float, target: float) -> None:
-    """One line of the table; ``ok`` when the ratio does not exceed the target."""
-    line = {"name": name, "value": value, "reference": reference, "ratio": ratio}
-    print(json.dumps({**line, "target": target, "ok": ratio <= target}), flush=True)
+class Alternation:
+    """Switches the finite checks every `BLOCK_ROUNDS` rounds and keeps the time of each block."""
+
+    def __init__(self) -> None:
+        self.checked, self.blocks = True, {True: [], False: []}
+        self.commits: list[float] = []
+        self._rounds, self._began = 0, 0.0
+
+    def step(self, inner: Any, steps: Any, name: str, loss: Any, held: Any) -> None:
+        """Step the optimizers, without a look at loss and gradients while the checks are off."""
+        if self.checked:
+            inner(steps, name, loss, held)
+            return
+        optimizers = [steps._optimizers[owner] for owner in held]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        steps._backward(loss, inputs=[param for group in held.values() for param in group])
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def round(self, inner: Any, data: Any) -> Any:
+        """Count rounds that learn; the first block warms up."""
+        if data.collector.learning:
+            if self._rounds % BLOCK_ROUNDS == 0:
+                now = time.perf_counter()
+                if self._rounds > BLOCK_ROUNDS:
+                    self.blocks[self.checked].append(now - self._began)
+                self._began, self.checked = now, not self.checked
+            self._rounds += 1
+        return inner(data)
+
+    def save(self, inner: Any, checkpoints: Any, trainer: Any) -> None:
+        """Time a commit, and leave it out of its block."""
+        trainer.datamodule.settle()  # waiting for the simulators is no part of a commit
+        began = time.perf_counter()
+        inner(checkpoints, trainer)
+        self.commits.append(time.perf_counter() - began)
+        self._began += self.commits[-1]
+
+    @contextlib.contextmanager
+    def patched(self) -> Iterator[None]:
+        """Put this between the run and the three places."""
+        from fetchlab.callbacks.checkpoints import Checkpoints
+        from fetchlab.learn.datamodule import ReplayDataModule
+        from fetchlab.learn.steps import CheckedSteps
+
+        with contextlib.ExitStack() as stack:
+            for owner, name, wrapper in (
+                (CheckedSteps, "__call__", self.step),
+                (ReplayDataModule, "round", self.round),
+                (Checkpoints, "save", self.save),
+            ):
+                inner = getattr(owner, name)
+
+                def patch(*args: Any, inner: Any = inner, wrapper: Any = wrapper) -> Any:
+                    return wrapper(inner, *args)
+
+                stack.enter_context(mock.patch.object(owner, name, patch))
+            yield
 
 
-def compose(run_dir: Path, steps: int) -> dict[str, Any]:
-    """`state_push` of ``steps`` env steps without evaluations but with a checkpoint at its end."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf, open_dict
-
-    overrides = [
-        "experiment=state_push",
-        f"total_env_steps={steps}",
-        f"run_dir={run_dir}",
-        "callbacks.evaluation.episodes=1",
-        "callbacks.evaluation.n_envs=1",
-        "callbacks.evaluation.workers=1",
-    ]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cfg = hydra_compose("train", overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return plain
-
-
-@contextlib.contextmanager
-def without_safety() -> Iterator[None]:
-    """No checkpoint is committed and no loss or gradient is looked at."""
-    from fetchlab.callbacks.checkpoints import Checkpoints
-    from fetchlab.learn.sac_module import SACModule
-
-    def step(self: Any, optimizer: Any, loss: Any, name: str, params: Any) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss, inputs=params)
-        optimizer.step()
-
-    with (
-        mock.patch.object(Checkpoints, "save", lambda self, trainer: None),
-        mock.patch("fetchlab.callbacks.checkpoints.write_best", lambda *_: None),
-        mock.patch.object(SACModule, "_step", step),
-    ):
-        yield
-
-
-def seconds_of_training(steps: int) -> float:
-    """Time of one run's fit, from its first round to its last checkpoint."""
+def safety_share(steps: int) -> None:
+    """One run of ``steps`` env steps, a checkpoint at its start, end and every interval."""
     from fetchlab.run import start
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        return float(start(compose(Path(folder) / "run", steps))["wall_time_s"])
-
-
-def safety_share(steps: int, repetitions: int) -> None:
-    """Alternate with and without; the first pair warms up."""
-    times: dict[str, list[float]] = {"with": [], "without": []}
-    for repetition in range(repetitions + 1):
-        for name in times:
-            with without_safety() if name == "without" else contextlib.nullcontext():
-                seconds = seconds_of_training(steps)
-            print(f"{name:8s} safety: {seconds:.2f} s for {steps} env steps", file=sys.stderr)
-            if repetition:
-                times[name].append(seconds)
-    safe, bare = statistics.median(times["with"]), statistics.median(times["without"])
-    row("safety_share", safe, bare, safe / bare - 1, SHARE_TARGET)
+    alternation = Alternation()
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder, alternation.patched():
+        run_dir = Path(folder) / "run"
+        sizes = (f"total_env_steps={steps}", f"run_dir={run_dir}")
+        start(compose("state_push", *sizes, *SHORT_EVALUATIONS))
+    pairs = list(zip(alternation.blocks[True], alternation.blocks[False], strict=False))
+    share = statistics.median(on / off - 1 for on, off in pairs)
+    block = statistics.median(off for _, off in pairs)
+    interval = block * INTERVAL_STEPS / (BLOCK_ROUNDS * N_ENVS)
+    commit = statistics.median(alternation.commits)
+    say(
+        f"finite checks {share:.2%} (median of {len(pairs)} pairs of blocks of {block:.2f} s), "
+        f"a checkpoint {commit * 1000:.0f} ms every {interval:.0f} s: {commit / interval:.2%}"
+    )
+    whole = interval * (1 + share) + commit
+    ratio = whole / interval - 1
+    print_row("safety_share", whole, interval, ratio, SHARE_TARGET, ratio <= SHARE_TARGET)
 
 
 def checkpoint_of(transitions: int) -> None:
@@ -111,10 +125,10 @@ def checkpoint_of(transitions: int) -> None:
     from fetchlab.replay.storage import EpisodeStorage
 
     n_envs, length = 4, 50
-    with tempfile.TemporaryDirectory(dir=ROOT / "logs") as folder:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         size = ReplaySize(n_envs, length, transitions, 2 * transitions, 2 * INTERVAL_STEPS)
         storage = EpisodeStorage(
-            Path(folder), RowSpec(25, 4, (3, 84, 84)), size, 4, torch.device("cpu"), 1
+            Path(folder), RowSpec(25, 4, (3, 84, 84)), size, 4, torch.device("cpu"), 1, 1
         )
         for episode in range(transitions // n_envs // length):
             for env in range(n_envs):
@@ -127,19 +141,19 @@ def checkpoint_of(transitions: int) -> None:
         path = write_payload(Path(folder), "step_001000000", {"replay": state}, transitions)
         seconds = time.perf_counter() - began
         used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        print(f"checkpoint of {transitions:,}: {seconds:.2f} s, {used:,} bytes", file=sys.stderr)
-    row("checkpoint_1m_s", seconds, SECONDS_TARGET, seconds / SECONDS_TARGET, 1.0)
-    row("checkpoint_1m_bytes", used, BYTES_TARGET, used / BYTES_TARGET, 1.0)
+        say(f"checkpoint of {transitions:,}: {seconds:.2f} s, {used:,} bytes")
+    for name, value, limit in (
+        ("checkpoint_1m_s", seconds, SECONDS_TARGET),
+        ("checkpoint_1m_bytes", used, BYTES_TARGET),
+    ):
+        print_row(name, value, limit, value / limit, limit, value <= limit)
 
 
-def main() -> None:
+def bench(quick: bool) -> None:
     """Print the rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under 60 s")
-    quick = parser.parse_args().quick
     checkpoint_of(100_000 if quick else 1_000_000)
-    safety_share(*((3_000, 1) if quick else (10_000, 5)))
+    safety_share(6_000 if quick else 30_000)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, bench)

@@ -1,0 +1,133 @@
+"""One pixel update on the CPU against the convolutions that it cannot do without, seconds.
+
+    python scripts/bench/update.py [--quick]
+
+Row ``pixel_update``: `SACModule.update` with the networks of `pixel_push_nodrq` on a batch of 256
+(``--quick``: 64) against PyTorch's bare convolutions: the same four layers, one pass forward and
+backward and two forward, on all cores and nothing else. The bare stack is tried with contiguous and
+with channels-last memory in every turn; the better of the two is the reference.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from table import alternate, main, ratio_row, say
+from training import compose, threads_of, torch_settings, without_trainer
+
+EXPERIMENT = "pixel_push_nodrq"
+TARGET = 1.3
+STRIDES = (2, 1, 1, 2)  # of `ManipulationCNN`, written down again: the reference imports nothing
+NO_GRAD_PASSES = 2  # next observation, by the online and the target encoder
+
+
+def our_update(cfg: Mapping[str, Any], batch_size: int) -> Callable[[], float]:
+    """Seconds of one update, on the same random batch every time."""
+    from fetchlab.build import build_module
+
+    layout = _layout(cfg)
+    module = without_trainer(build_module(cfg, layout))
+    batch = _batch(cfg, batch_size, layout.state_dim)
+
+    def seconds() -> float:
+        with torch_settings(threads_of(cfg), cfg["trainer"]["deterministic"]):
+            began = time.perf_counter()
+            module.update(batch)
+            return time.perf_counter() - began
+
+    return seconds
+
+
+def bare_convolutions(
+    cfg: Mapping[str, Any], batch_size: int, memory_format: Any
+) -> Callable[[], float]:
+    """Seconds of the convolutions of one update."""
+    import torch
+    from torch import nn
+
+    channels, filters = 3 * cfg["obs"]["frame_stack"], cfg["encoder"]["filters"]
+    size = cfg["obs"]["pixels"]["image_size"]
+    layers: list[nn.Module] = []
+    for stride in STRIDES:
+        layers += [nn.Conv2d(channels, filters, 3, stride, padding=1), nn.ReLU(inplace=True)]
+        channels = filters
+    stack = nn.Sequential(*layers).to(memory_format=memory_format)
+    pixels = torch.rand(batch_size, 3 * cfg["obs"]["frame_stack"], size, size)
+    pixels = pixels.to(memory_format=memory_format)
+    gradient = torch.ones_like(stack(pixels))
+
+    def seconds() -> float:
+        with torch_settings(threads_of(cfg), deterministic=False):
+            stack.zero_grad(set_to_none=True)
+            began = time.perf_counter()
+            stack(pixels).backward(gradient)
+            with torch.no_grad():
+                for _ in range(NO_GRAD_PASSES):
+                    stack(pixels)
+            return time.perf_counter() - began
+
+    return seconds
+
+
+def _layout(cfg: Mapping[str, Any]) -> Any:
+    """Where the entries lie in the task's state, from one environment without a camera."""
+    from fetchlab.build import fetch_spec
+    from fetchlab.envs.fetch import FetchEnv
+    from fetchlab.networks.agent import StateLayout
+
+    env = FetchEnv(fetch_spec(cfg, render=False))
+    env.close()
+    return StateLayout(env.state_dim, tuple(env.proprio_indices), env.goal_slice)
+
+
+def _batch(cfg: Mapping[str, Any], n: int, state_dim: int) -> Any:
+    """A batch [n] as the replay gives it, of random numbers."""
+    import torch
+    from tensordict import TensorDict
+
+    rng = torch.Generator().manual_seed(0)
+    size, frames = cfg["obs"]["pixels"]["image_size"], cfg["obs"]["frame_stack"] + 1
+    following = {
+        "state": torch.randn(n, state_dim, generator=rng),
+        "reward": -torch.ones(n),
+        "terminated": torch.zeros(n, dtype=torch.bool),
+    }
+    entries = {
+        "state": torch.randn(n, state_dim, generator=rng),
+        "desired_goal": torch.randn(n, 3, generator=rng),
+        "action": torch.rand(n, 4, generator=rng) * 2 - 1,
+        "pixels": torch.randint(
+            0, 256, (n, frames, 3, size, size), dtype=torch.uint8, generator=rng
+        ),
+    }
+    return TensorDict({**entries, "next": TensorDict(following, [n])}, [n])
+
+
+def bench(quick: bool) -> None:
+    """Print the row."""
+    import torch
+
+    cfg = compose(EXPERIMENT)
+    batch_size, repetitions = (64, 3) if quick else (cfg["algo"]["batch_size"], 7)
+    say(f"batch of {batch_size}, {threads_of(cfg)} threads")
+    formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+    bare = partial(bare_convolutions, cfg, batch_size)
+    measured = alternate(
+        {
+            "ours": our_update(cfg, batch_size),
+            **{f"bare, {name}": bare(layout) for name, layout in formats.items()},
+        },
+        repetitions,
+        "s",
+    )
+    best = min(formats, key=lambda name: statistics.median(measured[f"bare, {name}"]))
+    say(f"reference: {best} memory")
+    ratio_row("pixel_update", measured["ours"], measured[f"bare, {best}"], at_most=TARGET)
+
+
+if __name__ == "__main__":
+    main(__doc__, bench)
