@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab.types import ConfigError, RunFailedError
 
 COMPOSED: list[Any] = []
+FAILED: list[int] = []  # exit codes of a sweep's runs
 INTERRUPTED = 130
 #: Exit codes of a run that a signal stopped and that can be continued; 1 for other reasons.
 STOPPED = {"SIGTERM": 143, "SIGINT": INTERRUPTED}
@@ -26,7 +29,18 @@ def train_new(cfg: DictConfig) -> None:
     from fetchlab.run import start
 
     COMPOSED.append(plain)
-    answer(lambda: start(plain))
+    job = HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        answer(lambda: start(plain))
+        return
+    if plain["run_dir"] is not None:
+        plain["run_dir"] = str(Path(plain["run_dir"]) / f"{job.job.num}")
+    try:
+        answer(lambda: start(plain))
+    except SystemExit as end:
+        if end.code not in (1, 2):
+            raise  # a signal stops the sweep, a failed run does not
+        FAILED.append(end.code)
 
 
 def continue_run(args: list[str]) -> dict[str, Any]:
@@ -78,6 +92,9 @@ def main() -> None:
         text = str(error).partition("Config search path")[0]
         print("error: " + " ".join(text.split()), file=sys.stderr)
         sys.exit(2)
+    if FAILED:
+        print(f"error: {len(FAILED)} of {len(COMPOSED)} runs failed", file=sys.stderr)
+        sys.exit(max(FAILED))
 
 
 if __name__ == "__main__":

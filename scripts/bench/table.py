@@ -3,7 +3,7 @@
 A row is one JSON line on stdout, ``{name, value, reference, ratio, target, ok}``. ``value`` is ours
 and ``reference`` the peer's or the physical limit's, both medians over repetitions; ``ratio`` is
 the median of the ratios of neighbouring repetitions, in which a machine's drift cancels. ``target``
-bounds the ratio, or the value in a row whose name ends in its unit (``_s``, ``_bytes``). ``ok`` and
+bounds the ratio, or the value in a row that has a unit in its name. ``ok`` and
 ``target`` are null where nothing is asked for; ``value`` is null where it could not be measured.
 """
 
@@ -22,13 +22,19 @@ SCRATCH = ROOT / "logs"  # runs live here, so their disk is the one to measure
 sys.path.insert(0, str(ROOT / "src"))
 
 
-def main(doc: str, bench: Callable[[bool], None]) -> None:
-    """Parse the command line and run ``bench(quick)``, its prints on stderr."""
+def main(doc: str, bench: Callable[..., None], **flags: str) -> None:
+    """Parse the command line and run ``bench(quick)``, its prints on stderr.
+
+    Args:
+        doc: the benchmark's docstring.
+        bench: prints its rows; takes ``quick`` and the other flags.
+        flags: name -> help of each switch beside ``--quick``.
+    """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under 60 s")
-    quick = parser.parse_args().quick
+    for name, text in {"quick": "under 60 s", **flags}.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     with contextlib.redirect_stdout(sys.stderr):
-        bench(quick)
+        bench(**vars(parser.parse_args()))
 
 
 def say(text: str) -> None:

@@ -184,16 +184,17 @@ def replay_device(cfg: Mapping[str, Any]) -> torch.device:
         ConfigError: another device, or no CUDA device.
     """
     asked = cfg["replay"]["device"]
-    known = asked in ("cpu", "cuda")
-    require(known, "replay.device", asked, "cpu or cuda", "cpu works everywhere")
+    known = asked in ("auto", "cpu", "cuda")
+    require(known, "replay.device", asked, "auto, cpu or cuda", "cpu works everywhere")
+    cuda = torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu"
     require(
-        asked == "cpu" or (torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu"),
+        asked != "cuda" or cuda,
         "replay.device",
         asked,
         "cpu where no CUDA device trains",
-        "use replay.device=cpu",
+        "use replay.device=cpu or auto",
     )
-    return torch.device(asked)
+    return torch.device("cuda" if cuda and asked != "cpu" else "cpu")
 
 
 def row_spec(cfg: Mapping[str, Any], layout: StateLayout) -> RowSpec:

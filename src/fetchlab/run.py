@@ -31,6 +31,8 @@ from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = ("total_env_steps", "trainer", "run_dir")
+#: What ``trainer.threads: null`` means, whatever an earlier run of this process chose.
+ALL_THREADS = torch.get_num_threads()
 #: Causes that are reported in one line; anything else is a defect and keeps its traceback.
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
 
@@ -118,8 +120,7 @@ def _continue_command(run_dir: Path) -> str:
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
     trainer = cfg["trainer"]
-    if trainer["threads"] is not None:
-        torch.set_num_threads(trainer["threads"])
+    torch.set_num_threads(trainer["threads"] or ALL_THREADS)
     if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
     cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
