@@ -11,7 +11,7 @@ import yaml
 from hydra.utils import instantiate
 from resnet_weights import write_resnet_weights
 
-from fetchlab.build import build_module
+from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 
 CONFIGS = Path(__file__).parents[1] / "configs"

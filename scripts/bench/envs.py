@@ -143,8 +143,9 @@ def bench(quick: bool) -> None:
     theirs = gymnasium.make_vec(cfg["task"]["env_id"], N_ENVS, vectorization_mode="async")
     theirs.reset(seed=0)
 
-    from fetchlab.build import build_env, fetch_spec, worker_count
+    from fetchlab.build import build_env, fetch_spec
     from fetchlab.envs.pool import WorkerPool
+    from fetchlab.sizes import worker_count
 
     workers = worker_count(None, N_ENVS)
     raw = RawPhysics(cfg, workers)

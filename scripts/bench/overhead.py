@@ -39,7 +39,8 @@ class BareLoop:
         import numpy as np
         import torch
 
-        from fetchlab.build import build_parts, seed_for
+        from fetchlab.build import build_parts
+        from fetchlab.learner import seed_for
 
         parts = build_parts(cfg, run_dir)
         self.module = without_trainer(parts.module)

@@ -27,7 +27,7 @@ NO_GRAD_PASSES = 2  # next observation, by the online and the target encoder
 
 def our_update(cfg: Mapping[str, Any], batch_size: int) -> Callable[[], float]:
     """Seconds of one update, on the same random batch every time."""
-    from fetchlab.build import build_module
+    from fetchlab.learner import build_module
 
     layout = _layout(cfg)
     module = without_trainer(build_module(cfg, layout))

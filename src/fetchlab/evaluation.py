@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fetchlab import config
-from fetchlab.build import build_env, build_module, state_layout
+from fetchlab.build import build_env, state_layout
 from fetchlab.callbacks.evaluation import describe
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.manifest import CheckpointError
@@ -14,6 +14,7 @@ from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.collect.rollout import episode_seeds, rollout
 from fetchlab.collect.video import write_video
+from fetchlab.learner import build_module
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.types import ConfigError, RunFailedError
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from fetchlab import config
-from fetchlab.build import Parts, build_parts, memory_bytes, worker_count
+from fetchlab.build import Parts, build_parts
 from fetchlab.callbacks.evaluation import Evaluation, write_json
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
@@ -26,6 +26,7 @@ from fetchlab.envs.pool import WorkerError
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.replay.files import ReplayError
+from fetchlab.sizes import memory_bytes, worker_count
 from fetchlab.trainer import build_trainer
 from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
@@ -183,12 +184,17 @@ def _announce(
     """Say what this run will use, before its first step."""
     used, replay = record["fingerprint"], parts.data.replay
     disk, memory = format_bytes(replay.disk_bytes), format_bytes(memory_bytes(cfg, parts.module))
+    exact = used["device"] == "cpu" or cfg["trainer"]["deterministic"]
+    resume = (
+        "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"
+    )
     lines = (
         f"run       {run_dir}",
         f"device    {used['device']}, {used['threads']} torch threads, {used['workers']} workers",
         f"renderer  {used['renderer']}",
         f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition)} a transition)",
         f"memory    about {memory}",
+        f"resume    {resume}",
         f"length    {cfg['total_env_steps']:,} env steps; Ctrl-C stops after a checkpoint",
     )
     print("\n".join(lines), flush=True)

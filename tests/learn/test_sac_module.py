@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from small_sac import (
@@ -172,3 +173,25 @@ def test_bad_input_lists_are_refused(inputs):
 def test_bad_settings_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"algo.{key}"):
         make_module(pixels=False, **{key: value})
+
+
+class StepsSeen(pl.Callback):
+    def __init__(self):
+        self.steps, self.backwards = 0, 0
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps += 1
+
+    def on_after_backward(self, trainer, pl_module):
+        self.backwards += 1
+
+
+def test_callbacks_that_follow_steps_see_them_and_change_nothing():
+    plain, watched = make_module(), make_module()
+    seen = StepsSeen()
+    watched.trainer.callbacks.append(seen)
+    for module in (plain, watched):
+        for seed in range(2):
+            module.update(make_batch(seed=seed))
+    assert (seen.steps, seen.backwards) == (4, 4)
+    assert not differs(plain.state_dict(), watched.state_dict())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fetchlab import config
-from fetchlab.build import build_module
+from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
 from fetchlab.types import ConfigError
@@ -43,11 +43,26 @@ PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
         ("collect.workers=0", "workers=0"),
         ("~encoder", "encoder=None: expected a network"),
         ("algo.discount=1.0", "algo.discount=1.0: expected"),
+        ("obs.frame_stack=9", "obs.frame_stack=9: expected at most 8"),
+        ("obs.pixels.image_size=5000", "image_size=5000: expected at"),
+        ("obs.pixels.camera=close", "obs.pixels.camera='close': expected null"),
+        ("task=fetch_push_dense algo.q_bounds=true", "algo.q_bounds=True: expected false"),
+        ("algo.target_subset=3", "algo.target_subset=3: expected null or from 1 to algo.ensemble"),
+        ("algo.n_step=3 algo.q_bounds=true", "algo.n_step=3: expected 1 with algo.q_bounds=true"),
+        ("algo.n_step=51", "algo.n_step=51: expected between 1 and task.max_episode_steps"),
+        ("obs=asymmetric", "obs.critic_inputs=.*: expected pixels among them, because"),
+        ("routing=auxiliary algo.goal_prediction.weight=0", "algo.goal_prediction.weight=0: expec"),
+        ("obs=state algo.goal_prediction.weight=1", "algo.goal_prediction.weight=1: expected 0"),
+        ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
+        ("algo.her_k=0", "k=0: expected"),
+        ("replay.device=cuda", "replay.device='cuda': expected cpu where no CUDA device trains"),
+        ("trainer.precision=float16", "trainer.precision='float16': expected float32 or bfloat16"),
+        ("encoder=resnet_stem", "encoder.weights_path=None: expected"),
     ],
 )
 def test_one_line_names_value_expectation_and_remedy(compose_run, tmp_path, override, message):
     run_dir = tmp_path / "run"
-    cfg = compose_run("pixel_push_nodrq", "debug=default", f"run_dir={run_dir}", override)
+    cfg = compose_run("pixel_push_nodrq", "debug=default", f"run_dir={run_dir}", *override.split())
     with pytest.raises(ConfigError, match=message.replace("[p", r"\[p")) as caught:
         start(cfg)
     assert "\n" not in str(caught.value)

@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from fetchlab.learner import build_module
+from fetchlab.networks.agent import StateLayout
 from fetchlab.run import resume, start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
+PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 #: Enough to fill the replay with finished episodes, update and evaluate; no more.
 TINY = (
     "debug=default",
@@ -51,6 +55,25 @@ def test_experiment_runs(compose_run, tmp_path, experiment):
     steps = [line.split(",")[0] for line in (run_dir / "metrics.csv").read_text().splitlines()]
     assert steps == ["env_steps", "100", "108", "200", "216"]
     assert len(json.loads((run_dir / "evaluation.json").read_text())) == 2
+    if (moved := encoder_moved(compose_run(experiment, *TINY), run_dir)) is not None:
+        assert moved
+
+
+def encoder_moved(cfg, run_dir):
+    """Whether the newest checkpoint's encoder differs from the seed's; None without an encoder."""
+    prefix = "agent.encoder."
+    newest = max((run_dir / "checkpoints").glob("step_*"))
+    trained = torch.load(newest / "checkpoint.pt", weights_only=True)["state_dict"]
+    initial = build_module(cfg, PUSH).state_dict() if "pixel" in cfg["experiment"] else {}
+    keys = [key for key in initial if key.startswith(prefix)]
+    return any(not torch.equal(initial[k], trained[k]) for k in keys) if keys else None
+
+
+def test_a_frozen_encoder_stays_what_the_seed_made_it(compose_run, tmp_path):
+    choice = ("routing=frozen", "algo.goal_prediction.weight=1")
+    summary = run(compose_run, "pixel_push_strict", tmp_path / "run", *choice)
+    assert summary["grad_updates"] >= 2
+    assert not encoder_moved(compose_run("pixel_push_strict", *TINY, *choice), tmp_path / "run")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -66,8 +89,12 @@ def test_pixel_replay_takes_an_eighth_of_two_stacks(compose_run, tmp_path):
 
 def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(compose_run, "pixel_push", whole)
-    run(compose_run, "pixel_push", parts, "total_env_steps=108")
+    # Everything that has a state of its own, or depends on how far the run is.
+    more = ("algo.her_k={from: 8, to: 1, over_env_steps: 200}", "feature_norm=running")
+    more += ("augment=random_shift_shared", "algo.ensemble=3", "algo.target_subset=2")
+    more += ("algo.n_step=2", "algo.goal_prediction.weight=1", "routing=joint")
+    run(compose_run, "pixel_push", whole, *more)
+    run(compose_run, "pixel_push", parts, "total_env_steps=108", *more)
     resume(parts, {"total_env_steps": 216}, None, force=False)
     assert metrics(parts) == metrics(whole)
     assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()

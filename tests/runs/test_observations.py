@@ -9,7 +9,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from fetchlab.build import build_module, fetch_spec
+from fetchlab.build import fetch_spec
+from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
 from fetchlab.types import ConfigError

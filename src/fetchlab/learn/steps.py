@@ -41,6 +41,7 @@ class CheckedSteps:
 
     def __init__(self, optimizers: Mapping[str, Any], backward: Callable[..., None]) -> None:
         self._optimizers, self._backward = optimizers, backward
+        self._params = _parameters(optimizers)
 
     def __call__(self, name: str, loss: Tensor, held: Held) -> None:
         """Step the optimizers in ``held`` on ``loss``.
@@ -49,8 +50,7 @@ class CheckedSteps:
             NonFiniteError: instead of a step with a loss or gradient that is not finite.
         """
         params = [param for group in held.values() for param in group]
-        for owner in held:
-            self._optimizers[owner].zero_grad(set_to_none=True)
+        _clear(self._params, held)
         # Gradients of these parameters alone: the actor's loss runs through the critics too, and
         # their gradients of it would be computed to be thrown away.
         self._backward(loss, inputs=params)
@@ -85,15 +85,13 @@ class MaskedSteps:
                 "a fused optimizer, which can skip a step on the device (trainer.cuda_graphs)",
                 "use torch.optim.Adam or AdamW with fused: true, or trainer.cuda_graphs=false",
             )
-        self._optimizers = optimizers
-        first = next(iter(optimizers.values())).param_groups[0]["params"][0]
-        self.failures = torch.zeros((), device=first.device)
+        self._optimizers, self._params = optimizers, _parameters(optimizers)
+        self.failures = torch.zeros((), device=self._params["critic"][0].device)
 
     def __call__(self, name: str, loss: Tensor, held: Held) -> None:
         """Step the optimizers in ``held`` on ``loss``, or count a failure."""
         params = [param for group in held.values() for param in group]
-        for owner in held:
-            self._optimizers[owner].zero_grad(set_to_none=True)
+        _clear(self._params, held)
         loss.backward(inputs=params)
         found: Any = count_non_finite(loss, params)
         self.failures.add_(found.clamp_max(1))
@@ -114,3 +112,18 @@ class MaskedSteps:
                 f"a loss or gradient was not finite, {failures} optimizer steps were skipped; "
                 "the newest checkpoint is from before"
             )
+
+
+def _parameters(optimizers: Mapping[str, Any]) -> dict[str, list[nn.Parameter]]:
+    """Everything each optimizer holds."""
+    return {
+        name: [param for group in optimizer.param_groups for param in group["params"]]
+        for name, optimizer in optimizers.items()
+    }
+
+
+def _clear(params: Mapping[str, list[nn.Parameter]], held: Held) -> None:
+    """Forget the gradients of all that these optimizers hold, reached by the loss or not."""
+    for owner in held:
+        for param in params[owner]:
+            param.grad = None

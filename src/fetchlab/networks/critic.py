@@ -82,12 +82,11 @@ class CriticEnsemble(nn.Module):
     def forward(self, x: Tensor, action: Tensor) -> Tensor:
         """Value features ``x`` (B, D) and ``action`` (B, A) in [-1, 1] as ``q`` (E, B)."""
         h = torch.cat((x, action), dim=-1).expand(self.ensemble, -1, -1)
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = torch.baddbmm(bias, h, weight)
-            if layer < last:
-                h = self._normed(layer, h).relu_()
-        return h.squeeze(-1)
+        *hidden, (last_weight, last_bias) = zip(self.weights, self.biases, strict=True)
+        for layer, (weight, bias) in enumerate(hidden):
+            h = self._normed(layer, torch.baddbmm(bias, h, weight)).relu_()
+        # One output each: a sum of products, for which a matrix product is the slow way.
+        return (h * last_weight.transpose(1, 2)).sum(-1) + last_bias.squeeze(-1)
 
     def _normed(self, layer: int, h: Tensor) -> Tensor:
         if len(self.gains) == 0:

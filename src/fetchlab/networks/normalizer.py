@@ -82,6 +82,11 @@ class VectorNormalizer(nn.Module):
         """Whether `freeze` has fixed the statistics (reads one scalar from the device)."""
         return self.mode == "fixed" and bool(self._frozen)
 
+    @property
+    def counting(self) -> bool:
+        """Whether `update` still changes anything."""
+        return self.mode == "running" or (self.mode == "fixed" and not self.frozen)
+
     def forward(self, name: str, x: Tensor) -> Tensor:
         """Normalise ``x`` (..., dim) float32, the entry called ``name``."""
         if self.mode == "none":
@@ -95,7 +100,7 @@ class VectorNormalizer(nn.Module):
 
         Does nothing in mode ``none`` and once frozen.
         """
-        if self.mode == "none" or self.frozen or rows.shape[0] == 0:
+        if not self.counting or rows.shape[0] == 0:
             return
         count, mean, m2 = (getattr(self, f"{name}_{part}") for part in _MOMENTS)
         new = rows.to(mean)

@@ -1,0 +1,1 @@
+"""What the measurements of encoders share: networks, frames, geometry, tables."""
