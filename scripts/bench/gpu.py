@@ -17,15 +17,12 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import numpy as np
 from table import SCRATCH, alternate, main, missing_row, print_row, say
-from training import compose
+from training import compose, env_steps_per_s
 
 EXPERIMENT = "pixel_push_nodrq_gpu"
 DRQV2_UPDATES_PER_S = 24.0  # published, on a V100
@@ -189,46 +186,16 @@ class Utilisation(threading.Thread):
                 self.values.append(torch.cuda.utilization() / 100)
 
 
-@contextlib.contextmanager
-def without_evaluations(seen: list[tuple[float, int]]) -> Iterator[None]:
-    """No evaluation; the time and env steps of every round that learns go to ``seen``."""
-    from fetchlab.callbacks.evaluation import Evaluation
-    from fetchlab.learn.datamodule import ReplayDataModule
-
-    inner = ReplayDataModule.round
-
-    def timed(data: Any) -> Any:
-        batch = inner(data)
-        if data.collector.learning and batch.numel():
-            seen.append((time.perf_counter(), data.env_steps))
-        return batch
-
-    with (
-        mock.patch.object(ReplayDataModule, "round", timed),
-        mock.patch.object(Evaluation, "on_train_epoch_end", lambda *_: None),
-    ):
-        yield
-
-
 def training_rows(size: Size, folder: Path) -> None:
     """The whole of it: simulators, rendering, replay, updates, logs."""
-    from fetchlab.run import start
-
     run_dir, length = folder / "training", f"total_env_steps={size.train_steps}"
     cfg = compose(EXPERIMENT, *size.overrides, length, f"run_dir={run_dir}")
-    seen: list[tuple[float, int]] = []
     watch = Utilisation()
     watch.start()
-    with without_evaluations(seen):
-        start(cfg)
+    rate = env_steps_per_s(cfg)
     watch.stop.set()
     watch.join()
-    first, last = seen[len(seen) // 5], seen[-1]  # the first updates record the graph
-    at_least(
-        "gpu_train_env_steps_per_s",
-        (last[1] - first[1]) / (last[0] - first[0]),
-        STUDY_ENV_STEPS_PER_S,
-    )
+    at_least("gpu_train_env_steps_per_s", rate, STUDY_ENV_STEPS_PER_S)
     if watch.values:
         busy = statistics.mean(watch.values[len(watch.values) // 5 :])
         at_least("gpu_utilisation", busy, 1.0)

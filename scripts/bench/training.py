@@ -99,6 +99,29 @@ class Turns:
         self._rounds, self._began = 0, time.perf_counter()
 
 
+def env_steps_per_s(cfg: Mapping[str, Any]) -> float:
+    """Rate of a whole training once it updates, its first fifth and its evaluations left out."""
+    from fetchlab.callbacks.evaluation import Evaluation
+    from fetchlab.learn.datamodule import ReplayDataModule
+    from fetchlab.run import start
+
+    inner, seen = ReplayDataModule.round, []
+
+    def timed(data: Any) -> Any:
+        batch = inner(data)
+        if data.collector.learning and len(data.replay):
+            seen.append((time.perf_counter(), data.env_steps))
+        return batch
+
+    with (
+        mock.patch.object(ReplayDataModule, "round", timed),
+        mock.patch.object(Evaluation, "on_train_epoch_end", lambda *_: None),
+    ):
+        start(cfg)
+    (began, first), (ended, last) = seen[len(seen) // 5], seen[-1]
+    return (last - first) / (ended - began)
+
+
 @contextlib.contextmanager
 def torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
     """Threads and determinism of one side of a comparison; the other side's come back."""

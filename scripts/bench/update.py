@@ -29,9 +29,9 @@ def our_update(cfg: Mapping[str, Any], batch_size: int) -> Callable[[], float]:
     """Seconds of one update, on the same random batch every time."""
     from fetchlab.learner import build_module
 
-    layout = _layout(cfg)
+    layout = layout_of(cfg)
     module = without_trainer(build_module(cfg, layout))
-    batch = _batch(cfg, batch_size, layout.state_dim)
+    batch = random_batch(cfg, batch_size, layout.state_dim)
 
     def seconds() -> float:
         with torch_settings(threads_of(cfg), cfg["trainer"]["deterministic"]):
@@ -73,7 +73,7 @@ def bare_convolutions(
     return seconds
 
 
-def _layout(cfg: Mapping[str, Any]) -> Any:
+def layout_of(cfg: Mapping[str, Any]) -> Any:
     """Where the entries lie in the task's state, from one environment without a camera."""
     from fetchlab.build import fetch_spec
     from fetchlab.envs.fetch import FetchEnv
@@ -84,7 +84,7 @@ def _layout(cfg: Mapping[str, Any]) -> Any:
     return StateLayout(env.state_dim, tuple(env.proprio_indices), env.goal_slice)
 
 
-def _batch(cfg: Mapping[str, Any], n: int, state_dim: int) -> Any:
+def random_batch(cfg: Mapping[str, Any], n: int, state_dim: int) -> Any:
     """A batch [n] as the replay gives it, of random numbers."""
     import torch
     from tensordict import TensorDict

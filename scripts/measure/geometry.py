@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from hydra.utils import instantiate
-from measure.frames import Moments
 
 from fetchlab.envs.projection import project
 from fetchlab.envs.specs import CameraSpec
+from measure.frames import Moments
 
 #: Pixels by which an image is enlarged to see its maps grow: a multiple of every usual stride.
 _GROWTH_PX = 480

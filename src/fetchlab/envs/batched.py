@@ -18,8 +18,8 @@ from torchrl.envs import Compose, EnvBase, TransformedEnv
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.pool import WorkerPool
 from fetchlab.envs.reward import GoalReward
-from fetchlab.envs.transforms import SelectProprio, StackFrames, TrackEpisodes
-from fetchlab.types import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, PIXELS, STATE
+from fetchlab.envs.transforms import StackFrames, TrackEpisodes
+from fetchlab.types import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, PIXELS, PROPRIO, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ _SINGLE = [1, 1, 1, 1]  # split_with_sizes costs half of Tensor.split
 class BatchedFetchEnv(EnvBase):
     """N Fetch environments with batch size [N] on the CPU, stepped by worker processes.
 
-    Entries: ``state`` (N, D), ``achieved_goal`` and ``desired_goal`` (N, 3) float32, ``pixels``
-    (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an episode's start),
+    Entries: ``state`` (N, D), ``proprio`` (N, P), ``achieved_goal`` and ``desired_goal`` (N, 3)
+    float32, ``pixels`` (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an episode's start),
     ``reward`` (N, 1) float32, ``done | terminated | truncated`` (N, 1) bool; ``action`` (N, 4)
     float32 in [-1, 1]. Returned tensors are copies: the next step leaves them alone.
 
@@ -69,6 +69,7 @@ class BatchedFetchEnv(EnvBase):
         self.state_dim, self.goal_slice = pool.state_dim, pool.goal_slice
         self.proprio_indices = pool.proprio_indices
         self._reward = GoalReward(one.sparse_reward, one.distance_threshold)
+        self._proprio = torch.tensor(self.proprio_indices)
         self._next_seeds: list[int] | None = None
         arrays = pool.arrays
         self._columns = [self.state_dim, GOAL_DIM, 1]
@@ -82,6 +83,7 @@ class BatchedFetchEnv(EnvBase):
     def _make_specs(self, n: int) -> None:
         entries = {
             STATE: Unbounded((n, self.state_dim)),
+            PROPRIO: Unbounded((n, len(self._proprio))),
             ACHIEVED_GOAL: Unbounded((n, GOAL_DIM)),
             DESIRED_GOAL: Unbounded((n, GOAL_DIM)),
             SUCCESS: Binary(shape=(n, 1), dtype=torch.bool),
@@ -168,6 +170,7 @@ class BatchedFetchEnv(EnvBase):
         self, state: Tensor, desired_goal: Tensor, pixels: Tensor | None
     ) -> dict[str, Tensor]:
         entries = {STATE: state, ACHIEVED_GOAL: state[:, self.goal_slice]}
+        entries[PROPRIO] = state.index_select(1, self._proprio)
         entries[DESIRED_GOAL] = desired_goal
         if pixels is not None:
             entries[PIXELS] = pixels.clone()
@@ -184,8 +187,7 @@ def make_env(
 ) -> TransformedEnv:
     """Build the batched environment with everything an agent may see.
 
-    Adds to `BatchedFetchEnv`'s entries ``proprio`` (N, P) float32, ``episode_return`` (N, 1)
-    float32, ``episode_length`` (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
+    Adds to `BatchedFetchEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length`` (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
 
     Args:
         spec: the environment.
@@ -203,9 +205,7 @@ def make_env(
     """
     frames = [] if spec.pixels is None else [StackFrames(frame_stack)]
     env = BatchedFetchEnv(spec, n_envs, workers, timeout_s)
-    return TransformedEnv(
-        env, Compose(SelectProprio(env.proprio_indices), *frames, TrackEpisodes())
-    )
+    return TransformedEnv(env, Compose(*frames, TrackEpisodes()))
 
 
 def get_env_state(env: TransformedEnv) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """TorchRL transforms of the batched Fetch environment: what an agent sees besides the raw entries.
 
-All three are functions of the tensordict alone: what the past contributes (older frames, the
+Both are functions of the tensordict alone: what the past contributes (older frames, the
 return so far) is read from the root entries of the step's input, where TorchRL carries it. So they
 have no buffers to checkpoint; whoever saves the root tensordict has saved them. It also means that
 a step's input must be the tensordict that the last step or reset returned.
@@ -14,11 +14,9 @@ import torch
 from torchrl.data import Unbounded
 from torchrl.envs import Transform
 
-from fetchlab.types import PIXELS, PROPRIO, STATE, require
+from fetchlab.types import PIXELS, require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tensordict import TensorDictBase
     from torch import Tensor
     from torchrl.data import Composite
@@ -26,35 +24,6 @@ if TYPE_CHECKING:
 FRAMES = "frames"
 EPISODE_RETURN = "episode_return"
 EPISODE_LENGTH = "episode_length"
-
-
-class SelectProprio(Transform):
-    """Writes ``proprio`` (N, P) float32, the robot's own sensors, from ``state`` (N, D).
-
-    Args:
-        indices: P entries of ``state``.
-    """
-
-    def __init__(self, indices: Sequence[int]) -> None:
-        super().__init__(in_keys=[STATE], out_keys=[PROPRIO])
-        self._indices = torch.tensor(indices)
-
-    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        state = next_tensordict.get(STATE)
-        return next_tensordict.set(PROPRIO, state.index_select(-1, self._indices))
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return self._call(tensordict_reset)
-
-    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        """Add ``proprio``."""
-        state = observation_spec[STATE]
-        observation_spec[PROPRIO] = Unbounded(
-            (*state.shape[:-1], len(self._indices)), dtype=state.dtype, device=state.device
-        )
-        return observation_spec
 
 
 class StackFrames(Transform):

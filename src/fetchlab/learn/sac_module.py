@@ -22,7 +22,6 @@ from fetchlab.learn.parameters import actor_parameters, check_routing, critic_pa
 from fetchlab.learn.settings import SACSettings, Seeds
 from fetchlab.learn.steps import CheckedSteps, MaskedSteps
 from fetchlab.learn.update import SACUpdate, metric_names
-from fetchlab.losses import sac
 from fetchlab.networks.agent import Agent
 from fetchlab.types import DESIRED_GOAL, PIXELS, Augmentation, NonFiniteError, Routing
 
@@ -105,7 +104,7 @@ class SACModule(pl.LightningModule):
         self.agent.normalizer.freeze()
         mean, log_std = self._policy(obs)
         noise = torch.randn(mean.shape, generator=self._explore_rng).to(mean.device)
-        return sac.sample_action(mean, log_std, noise)[0]
+        return torch.tanh(mean + log_std.exp() * noise)  # `sac.sample_action` without its density
 
     @torch.no_grad()
     def act(self, obs: TensorDictBase) -> Tensor:
@@ -126,6 +125,12 @@ class SACModule(pl.LightningModule):
         return rows if self.device.type == "cpu" else rows.to(self.device)
 
     # ----------------------------------------------------------------------------------- learning
+
+    def transfer_batch_to_device(
+        self, batch: TensorDictBase, device: torch.device, dataloader_idx: int
+    ) -> TensorDictBase:
+        """Move a batch only where it is not there already."""
+        return batch if batch.device == device else batch.to(device)
 
     def training_step(self, batch: TensorDictBase, batch_idx: int) -> None:
         """Run this round's updates.
