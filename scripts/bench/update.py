@@ -111,6 +111,9 @@ def bench(quick: bool) -> None:
     """Print the row."""
     import torch
 
+    from fetchlab.preflight.allocator import reuse_memory
+
+    reuse_memory()  # as every run does; the reference gains too
     cfg = compose(EXPERIMENT)
     batch_size, repetitions = (64, 3) if quick else (cfg["algo"]["batch_size"], 7)
     say(f"batch of {batch_size}, {threads_of(cfg)} threads")

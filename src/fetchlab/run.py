@@ -23,6 +23,7 @@ from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.envs.pool import WorkerError
+from fetchlab.preflight.allocator import reuse_memory
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.replay.files import ReplayError
@@ -122,6 +123,7 @@ def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
     trainer = cfg["trainer"]
     torch.set_num_threads(trainer["threads"] or ALL_THREADS)
+    reuse_memory()
     if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
     cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()

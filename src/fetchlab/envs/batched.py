@@ -38,9 +38,10 @@ class BatchedFetchEnv(EnvBase):
     """N Fetch environments with batch size [N] on the CPU, stepped by worker processes.
 
     Entries: ``state`` (N, D), ``proprio`` (N, P), ``achieved_goal`` and ``desired_goal`` (N, 3)
-    float32, ``pixels`` (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an episode's start),
-    ``reward`` (N, 1) float32, ``done | terminated | truncated`` (N, 1) bool; ``action`` (N, 4)
-    float32 in [-1, 1]. Returned tensors are copies: the next step leaves them alone.
+    float32, ``pixels`` (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an
+    episode's start), ``reward`` (N, 1) float32, ``done | terminated | truncated`` (N, 1) bool;
+    ``action`` (N, 4) float32 in [-1, 1]. Returned tensors are copies: the next step leaves them
+    alone.
 
     A step can be split: ``send(action)`` starts the workers, and the ``step`` of a tensordict with
     that action then only waits and collects. Without a ``send``, ``step`` does both. A worker has
@@ -187,7 +188,8 @@ def make_env(
 ) -> TransformedEnv:
     """Build the batched environment with everything an agent may see.
 
-    Adds to `BatchedFetchEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length`` (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
+    Adds to `BatchedFetchEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length``
+    (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
 
     Args:
         spec: the environment.

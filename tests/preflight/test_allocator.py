@@ -1,0 +1,37 @@
+"""A large block that was freed is there again without the kernel's help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys
+import torch
+if sys.argv[1] == "reuse":
+    from fetchlab.preflight.allocator import reuse_memory
+    assert reuse_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    before = faults()
+    torch.zeros(64_000_000, dtype=torch.uint8).add_(1)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_freed_memory_is_used_again():
+    faults = {}
+    for mode in ("reuse", "default"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, mode],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": "src", "MALLOC_MMAP_THRESHOLD_": "33554432"},
+        )
+        faults[mode] = int(done.stdout)
+    assert faults["default"] > 10_000  # 64 MB in pages of 4 kB
+    assert faults["reuse"] < 100
