@@ -35,9 +35,16 @@ from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax  # noqa: E4
 
 #: The study's two estimates: noise and signal in coordinate units, their ratio as it gave it.
 STUDY = (
-    ("first: 4 px are 4 map cells", "0.42", "0.74", "57 %"),
-    ("later: 4 px are 1 map cell, two draws", "0.20", "0.25-0.50", "40-80 %"),
+    ("first: 4 px are 4 map cells", "0.42", "0.74", "57%"),
+    ("later: 4 px are 1 map cell, two draws", "0.20", "0.25-0.50", "40-80%"),
 )
+_ABOUT_STUDY = """\
+  The study took the largest shift for its std and twice that for two draws, which add as sqrt(2);
+  first it forgot the stride. And a shift moves gripper and object together: what they are apart
+  changes by no more than what is below as between maps."""
+_ABOUT_BORDER = """\
+  follows: change / ideal change, the picture's own. - ideal: RMS of the change less the ideal one;
+  - its own: less as much of it as the coordinate follows, so border, stride and the other axis."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,7 +129,7 @@ def show(found: Mapping[str, Any]) -> None:
     if found["noise"]:
         _show_noise(found["noise"], found["signal"], size)
         _show_border(found["noise"])
-        _show_target(found["noise"], found["signal"], shift["shared_draw"])
+        _show_target(found["noise"], found["signal"], shift)
     for reason in dict.fromkeys(found["undefined"].values()):
         names = [name for name, why in found["undefined"].items() if why == reason]
         print(f"\nno noise of coordinates ({', '.join(names)}): {reason}")
@@ -152,16 +159,12 @@ def _show_signal(signal: Mapping[str, Any] | None, size: Mapping[str, float]) ->
     row("std over moments, RMS of both", *signal["std"], signal["std_rms"])
     row("both are inside the picture", "", "", percent(signal["inside"]))
     heading("noise / signal, if coordinates followed the picture", "noise", "signal", "share")
-    for text, noise in (("std of one draw", size["std"]), ("of two draws", size["std_two_draws"])):
+    for text, std in (("one draw", size["std"]), ("two draws", size["std_two_draws"])):
         for what, key in (("mean distance", "distance"), ("what varies of it", "std_rms")):
-            row(f"{text} / {what}", noise, signal[key], percent(over(noise, signal[key])))
+            row(f"std of {text} / {what}", std, signal[key], percent(over(std, signal[key])))
     for text, *cells in STUDY:
         row(f"the study, {text}", *cells)
-    print(
-        "  the study took the largest shift for its std, and twice that for two draws (they add as\n"
-        "  sqrt(2)); first it forgot the stride. A shift moves gripper and object together: what\n"
-        "  they are apart changes by what is below as between maps, not by any of these."
-    )
+    print(_ABOUT_STUDY)
 
 
 def _show_noise(
@@ -175,12 +178,12 @@ def _show_noise(
     for index, what in enumerate(text):
         row(what, *each(noise, "follow", index))
     row("absolute: RMS change by a shift", *each(noise, "absolute"))
-    row("  / ideal", *[percent(value / size["std"]) for value in each(noise, "absolute")])
-    row("  / signal", *[percent(over(value, whole)) for value in each(noise, "absolute")])
+    _share_row("ideal", each(noise, "absolute"), size["std"])
+    _share_row("signal", each(noise, "absolute"), whole)
     row("  / its own std", *[percent(value) for value in each(noise, "absolute_of_own")])
     row("  common to all maps, of the square", *[percent(v) for v in each(noise, "common_share")])
     row("between maps: RMS change of a difference", *each(noise, "pairs"))
-    row("  / signal", *[percent(over(value, whole)) for value in each(noise, "pairs")])
+    _share_row("signal", each(noise, "pairs"), whole)
     shares = [percent(over(one["pairs"], one["pairs_own_std"])) for one in noise.values()]
     row("  / its own std", *shares)
 
@@ -193,26 +196,29 @@ def _show_border(noise: Mapping[str, Any]) -> None:
             values = (line["follow"], line["beyond_ideal"], line["beyond_own"])
             row(f"{line['shift_px']} px", *values)
         row("all", one["follow"][1], one["beyond_ideal"], one["beyond_own"])
-    print(
-        "  follows: change / ideal change. - ideal: RMS of what the picture's own displacement leaves"
-        "\n  of the change; - its own: the same, each coordinate following at its own rate: border,"
-        "\n  stride and the other axis. The larger the shift, the more of the border is made up."
-    )
+    print(_ABOUT_BORDER)
 
 
 def _show_target(
-    noise: Mapping[str, Any], signal: Mapping[str, Any] | None, shared_draw: bool
+    noise: Mapping[str, Any], signal: Mapping[str, Any] | None, shift: Mapping[str, Any]
 ) -> None:
     whole = None if signal is None else signal["std_rms"]
     heading("what a TD target sees: next_obs - obs", *noise)
     row("RMS motion from one step to the next", *each(noise, "target", "motion"))
     for kind in ("independent", "shared"):
-        used = " (this configuration)" if (kind == "shared") == shared_draw else ""
+        own = shift["used_in_training"] and shift["shared_draw"] == (kind == "shared")
+        used = " (this configuration)" if own else ""
         text = {"independent": "two draws", "shared": "one shared draw"}[kind]
         row(f"RMS noise, {text}{used}", *each(noise, "target", kind))
         values = [one["target"] for one in noise.values()]
         row("  / motion", *[percent(over(one[kind], one["motion"])) for one in values])
-        row("  / signal", *[percent(over(one[kind], whole)) for one in values])
+        _share_row("signal", [one[kind] for one in values], whole)
+
+
+def _share_row(name: str, values: list[float], whole: float | None) -> None:
+    """What each value is of the whole, where there is one."""
+    if whole is not None:
+        row(f"  / {name}", *[percent(value / whole) for value in values])
 
 
 if __name__ == "__main__":

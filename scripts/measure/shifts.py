@@ -112,7 +112,7 @@ def noise(shifted: Shifted, per_px: float, largest: int) -> dict[str, Any] | Non
     slope = _slope(change, ideal, torch.ones_like(ideal))
     own = start.std(0, correction=0)
     absolute = _rms(change)
-    quantiles = torch.tensor((0.1, 0.5, 0.9))
+    quantiles = torch.tensor((0.1, 0.5, 0.9), dtype=slope.dtype)
     # Another draw of the same moment is independent of this one.
     independent = next_change.roll(1, dims=1) - change
     return {

@@ -22,10 +22,10 @@ def row(text: str, *cells: float | str | None) -> None:
 
 
 def percent(share: float | None) -> str:
-    """A share as text, to the precision that a table needs."""
+    """A share as text, to two digits."""
     if share is None:
         return ""
-    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:.2g}%"
 
 
 def over(part: float, whole: float | None) -> float | None:

@@ -34,7 +34,7 @@ def test_by_hand(azimuth, elevation, point, expected):
 def test_shapes_and_points_behind_the_camera():
     camera = CameraSpec((0, 0, 0), 1.0, 90.0, 0.0)
     points = np.zeros((4, 2, 3))
-    points[1, 0, 1] = -1.0  # where the camera stands
+    points[1, 0, 1] = -1.01  # the camera stands at -1
     points[2, 1, 1] = -3.0
     there = project(points, camera, 10)
     assert there.shape == (4, 2, 2)

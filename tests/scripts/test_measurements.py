@@ -123,7 +123,7 @@ def test_every_encoder(measured, encoder):
     # after the feature normalisation: each vector's mean is 0, so the entries' mean is
     features = found["networks"]["untrained"]["features"]
     assert sum(features["mean"]) == pytest.approx(0, abs=1e-3)
-    assert features["rms"] == pytest.approx(1, abs=0.05)
+    assert 0.05 < features["rms"] < 1.001  # below 1 where the variance is less than LayerNorm's eps
 
 
 def test_statistics_of_an_experiment(measured):

@@ -1,4 +1,4 @@
-"""Where a point of the world lies in the picture: MuJoCo's free camera as a pinhole, in plain numpy.
+"""Where a point of the world lies in the picture: MuJoCo's free camera as a pinhole, in numpy.
 
 The camera stands ``distance`` behind ``lookat`` along its own direction, which azimuth and
 elevation give, and sees `FOVY_DEGREES` of height; pictures are square, so as much of width. No
