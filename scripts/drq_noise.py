@@ -40,8 +40,11 @@ STUDY = (
 )
 _ABOUT_STUDY = """\
   The study took the largest shift for its std and twice that for two draws, which add as sqrt(2);
-  first it forgot the stride. And a shift moves gripper and object together: what they are apart
-  changes by no more than what is below as between maps."""
+  first it forgot the stride. And a shift moves gripper and object together: of coordinates that
+  follow the picture, only the change between maps is noise in what the two are apart."""
+_ABOUT_NOISE = """\
+  / signal is fair for coordinates that follow the picture (change / the picture's near 1); nearly
+  flat softmaxes shrink noise and signal alike, so there / its own std tells how they compare."""
 _ABOUT_BORDER = """\
   follows: change / ideal change, the picture's own. - ideal: RMS of the change less the ideal one;
   - its own: less as much of it as the coordinate follows, so border, stride and the other axis."""
@@ -186,6 +189,7 @@ def _show_noise(
     _share_row("signal", each(noise, "pairs"), whole)
     shares = [percent(over(one["pairs"], one["pairs_own_std"])) for one in noise.values()]
     row("  / its own std", *shares)
+    print(_ABOUT_NOISE)
 
 
 def _show_border(noise: Mapping[str, Any]) -> None:

@@ -51,7 +51,10 @@ PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
         ("algo.n_step=3 algo.q_bounds=true", "algo.n_step=3: expected 1 with algo.q_bounds=true"),
         ("algo.n_step=51", "algo.n_step=51: expected between 1 and task.max_episode_steps"),
         ("obs=asymmetric", "obs.critic_inputs=.*: expected pixels among them, because"),
-        ("routing=auxiliary algo.goal_prediction.weight=0", "algo.goal_prediction.weight=0: expec"),
+        (
+            "routing=auxiliary algo.goal_prediction.weight=0",
+            "goal_prediction.weight=0: expected above 0",
+        ),
         ("obs=state algo.goal_prediction.weight=1", "algo.goal_prediction.weight=1: expected 0"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
         ("algo.her_k=0", "k=0: expected"),
