@@ -53,7 +53,7 @@ PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
         ("obs=asymmetric", "obs.critic_inputs=.*: expected pixels among them, because"),
         (
             "routing=auxiliary algo.goal_prediction.weight=0",
-            "goal_prediction.weight=0: expected above 0",
+            "weight=0: expected above 0",
         ),
         ("obs=state algo.goal_prediction.weight=1", "algo.goal_prediction.weight=1: expected 0"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
