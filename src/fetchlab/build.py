@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torchrl.envs import TransformedEnv
 
 from fetchlab.collect.collector import Collector
@@ -17,7 +16,7 @@ from fetchlab.envs.batched import make_env
 from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
 from fetchlab.learn.datamodule import ReplayDataModule
 from fetchlab.learn.sac_module import SACModule
-from fetchlab.learner import build_module, seed_for
+from fetchlab.learner import build_module, seed_for, swap_in
 from fetchlab.networks.agent import StateLayout
 from fetchlab.replay.replay import make_replay
 from fetchlab.sizes import check_fits, replay_device, replay_size, row_spec, worker_count
@@ -80,7 +79,7 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
             row=row_spec(cfg, layout),
             size=replay_size(cfg),
             frame_stack=cfg["obs"]["frame_stack"],
-            relabel=instantiate(cfg["relabel"]),
+            relabel=swap_in(cfg["relabel"]),
             compute_reward=env.base_env.compute_reward,
             goal_slice=layout.goal_slice,
             generator=torch.Generator(device).manual_seed(seed_for(cfg["seed"], "replay")),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from fetchlab.augment.none import NoAugment
@@ -22,7 +23,7 @@ from fetchlab.networks.agent import Agent, AgentSizes, StateLayout, Vision
 from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.types import DESIRED_GOAL, GOAL_DIM, STATE, require
+from fetchlab.types import DESIRED_GOAL, GOAL_DIM, STATE, ConfigError, require
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
 STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")
@@ -31,6 +32,20 @@ STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-
 def seed_for(seed: int, stream: str) -> int:
     """The seed of one stream, in [0, 2^32), from the run's ``seed``."""
     return int(np.random.SeedSequence((seed, STREAMS.index(stream))).generate_state(1)[0])
+
+
+def swap_in(node: Mapping[str, Any]) -> Any:
+    """What a group's YAML names by ``_target_``.
+
+    Raises:
+        ConfigError: the part's own, without Hydra's words around it.
+    """
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
+        raise
 
 
 def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
@@ -48,7 +63,7 @@ def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
     sizes = AgentSizes(**{name: algo[name] for name in names})
     vision = _vision(cfg)
     agent = Agent(layout, obs["actor_inputs"], obs["critic_inputs"], vision, normalizer, sizes)
-    augment = instantiate(cfg["augment"])
+    augment = swap_in(cfg["augment"])
     require(
         vision is not None or isinstance(augment, NoAugment),
         "augment",
@@ -62,11 +77,11 @@ def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
     )
     return SACModule(
         agent,
-        instantiate(cfg["routing"]),
+        swap_in(cfg["routing"]),
         augment,
         settings,
-        instantiate(algo["critic_optimizer"]),
-        instantiate(algo["actor_optimizer"]),
+        swap_in(algo["critic_optimizer"]),
+        swap_in(algo["actor_optimizer"]),
         Seeds(*(seed_for(cfg["seed"], stream) for stream in ("exploration", "updates"))),
         cuda_graphs=cfg["trainer"]["cuda_graphs"],
     )
@@ -97,9 +112,9 @@ def _vision(cfg: Mapping[str, Any]) -> Vision | None:
 
 def _encoder(cfg: Mapping[str, Any]) -> PixelEncoder:
     channels = 3 * cfg["obs"]["frame_stack"]
-    cnn = instantiate(cfg["encoder"])(
+    cnn = swap_in(cfg["encoder"])(
         in_channels=channels, image_size=cfg["obs"]["pixels"]["image_size"]
     )
-    pooling = instantiate(cfg["pooling"])(in_shape=cnn.out_shape)
+    pooling = swap_in(cfg["pooling"])(in_shape=cnn.out_shape)
     # By position: torch's own modules name this argument differently.
-    return PixelEncoder(cnn, pooling, instantiate(cfg["feature_norm"])(pooling.out_dim))
+    return PixelEncoder(cnn, pooling, swap_in(cfg["feature_norm"])(pooling.out_dim))

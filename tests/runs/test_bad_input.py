@@ -58,6 +58,8 @@ PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
         ("obs=state algo.goal_prediction.weight=1", "algo.goal_prediction.weight=1: expected 0"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
         ("algo.her_k=0", "k=0: expected"),
+        ("augment=random_shift augment.pad=0", "augment.pad=0: expected at least 1"),
+        ("pooling.temperature=0", "pooling.temperature=0: expected a positive number"),
         ("replay.device=cuda", "replay.device='cuda': expected cpu where no CUDA device trains"),
         ("trainer.precision=float16", "trainer.precision='float16': expected float32 or bfloat16"),
         ("encoder=resnet_stem", "encoder.weights_path=None: expected"),
