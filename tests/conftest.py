@@ -26,6 +26,11 @@ def compose_config(experiment: str, *overrides: str) -> dict:
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test first, so that parallel workers end together."""
+    items.sort(key=lambda item: "test_torture" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def compose_run():
     return compose_config

@@ -18,16 +18,17 @@ PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 #: Enough to fill the replay with finished episodes, update and evaluate; no more.
 TINY = (
     "debug=default",
-    "total_env_steps=216",
+    "task.max_episode_steps=10",
+    "total_env_steps=56",
     "algo.batch_size=2",
     "algo.utd_ratio=0.25",
-    "replay.capacity=200",
-    "replay.margin_env_steps=200",
+    "replay.capacity=50",
+    "replay.margin_env_steps=50",
     "collect.n_envs=2",
     "collect.workers=1",
-    "collect.learning_starts=100",
-    "callbacks.log_every_env_steps=100",
-    "callbacks.evaluation.every_env_steps=108",
+    "collect.learning_starts=20",
+    "callbacks.log_every_env_steps=20",
+    "callbacks.evaluation.every_env_steps=28",
     "callbacks.evaluation.episodes=2",
 )
 FILES = ("config.yaml", "evaluation.json", "metrics.csv", "summary.json")
@@ -44,7 +45,7 @@ def test_experiment_runs(compose_run, tmp_path, experiment):
     summary = run(compose_run, experiment, run_dir)
     assert summary["status"] == "finished"
     assert summary["experiment"] == experiment
-    assert summary["env_steps"] == 216
+    assert summary["env_steps"] == 56
     assert summary["grad_updates"] >= 2
     assert 0.0 <= summary["success_rate"] <= summary["best_success_rate"] <= 1.0
     for name in FILES:
@@ -53,7 +54,7 @@ def test_experiment_runs(compose_run, tmp_path, experiment):
         assert any((run_dir / name).iterdir())
     assert json.loads((run_dir / "summary.json").read_text()) == summary
     steps = [line.split(",")[0] for line in (run_dir / "metrics.csv").read_text().splitlines()]
-    assert steps == ["env_steps", "100", "108", "200", "216"]
+    assert steps == ["env_steps", "20", "28", "40", "56"]
     assert len(json.loads((run_dir / "evaluation.json").read_text())) == 2
     if (moved := encoder_moved(compose_run(experiment, *TINY), run_dir)) is not None:
         assert moved
@@ -83,19 +84,20 @@ def test_experiment_file_is_a_small_difference(experiment):
 
 
 def test_pixel_replay_takes_an_eighth_of_two_stacks(compose_run, tmp_path):
-    summary = run(compose_run, "pixel_push_nodrq", tmp_path / "run")
+    whole_episodes = ("task.max_episode_steps=50", "replay.capacity=200", "total_env_steps=204")
+    summary = run(compose_run, "pixel_push_nodrq", tmp_path / "run", *whole_episodes)
     assert summary["replay_bytes_per_transition"] <= 22_500
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     # Everything that has a state of its own, or depends on how far the run is.
-    more = ("algo.her_k={from: 8, to: 1, over_env_steps: 200}", "feature_norm=running")
+    more = ("algo.her_k={from: 8, to: 1, over_env_steps: 50}", "feature_norm=running")
     more += ("augment=random_shift_shared", "algo.ensemble=3", "algo.target_subset=2")
     more += ("algo.n_step=2", "algo.goal_prediction.weight=1", "routing=joint")
     run(compose_run, "pixel_push", whole, *more)
-    run(compose_run, "pixel_push", parts, "total_env_steps=108", *more)
-    resume(parts, {"total_env_steps": 216}, None, force=False)
+    run(compose_run, "pixel_push", parts, "total_env_steps=28", *more)
+    resume(parts, {"total_env_steps": 56}, None, force=False)
     assert metrics(parts) == metrics(whole)
     assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
 

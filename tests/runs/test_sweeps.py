@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
 PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 TINY = (
-    *("debug=default", "total_env_steps=216", "algo.batch_size=2", "algo.utd_ratio=0.25"),
-    *("replay.capacity=200", "replay.margin_env_steps=200", "collect.n_envs=2"),
-    *("collect.workers=1", "collect.learning_starts=100", "callbacks.evaluation.episodes=2"),
-    "callbacks.evaluation.every_env_steps=108",
+    *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
+    *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1"),
+    *("collect.learning_starts=20", "replay.capacity=30", "replay.margin_env_steps=30"),
+    *("callbacks.evaluation.every_env_steps=36", "callbacks.evaluation.episodes=2"),
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from tensordict import TensorDict, TensorDictBase
 
 from fetchlab.collect.collector import Collector
@@ -107,6 +108,12 @@ class ReplayDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Rounds:
         """The rounds of an epoch."""
         return Rounds(self)
+
+    def transfer_batch_to_device(
+        self, batch: TensorDictBase, device: torch.device, dataloader_idx: int
+    ) -> TensorDictBase:
+        """Move a batch only where it is not there already."""
+        return batch if batch.device == device else batch.to(device)
 
     def round(self) -> TensorDictBase:
         """Receive, act, send, sample: the batch [U, B] of this round."""

@@ -126,12 +126,6 @@ class SACModule(pl.LightningModule):
 
     # ----------------------------------------------------------------------------------- learning
 
-    def transfer_batch_to_device(
-        self, batch: TensorDictBase, device: torch.device, dataloader_idx: int
-    ) -> TensorDictBase:
-        """Move a batch only where it is not there already."""
-        return batch if batch.device == device else batch.to(device)
-
     def training_step(self, batch: TensorDictBase, batch_idx: int) -> None:
         """Run this round's updates.
 
