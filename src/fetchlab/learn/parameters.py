@@ -76,19 +76,11 @@ def check_routing(agent: Agent, routing: Routing) -> None:
     Raises:
         ConfigError: with what is missing.
     """
-    predicts = agent.goal_head is not None
-    require(
-        agent.encoder is not None or not predicts,
-        "algo.goal_prediction.weight",
-        "above 0",
-        "0 for an agent without pixels: there is no encoder to ask",
-        "use obs=pixels, or algo.goal_prediction.weight=0",
-    )
     if agent.encoder is None:
         return
     trained_by, holder = routing.trained_by, routing.encoder_optimizer
     require(
-        trained_by != {"auxiliary"} or predicts,
+        trained_by != {"auxiliary"} or agent.goal_head is not None,
         "algo.goal_prediction.weight",
         0,
         "above 0, because routing=auxiliary trains the encoder by goal prediction alone",

@@ -121,7 +121,7 @@ class SACModule(pl.LightningModule):
         return mean, log_std
 
     def _here(self, rows: TensorDictBase) -> TensorDictBase:
-        # Simulators are on the CPU; asking a tensordict to stay there costs a tenth of a round.
+        # Simulators are on the CPU; a tensordict that is asked to stay there copies itself.
         return rows if self.device.type == "cpu" else rows.to(self.device)
 
     # ----------------------------------------------------------------------------------- learning
@@ -182,8 +182,8 @@ class SACModule(pl.LightningModule):
     def _hooked(self) -> bool:
         """Whether a callback, or a subclass, follows backward passes or optimizer steps.
 
-        Lightning's wrappers exist for them; calling all callbacks eight times a round to find that
-        none does costs 4 % of a round from state.
+        Lightning's wrappers exist for them; asking all callbacks again and again, to find that
+        none does, took 1.3 ms of a round of 26 ms under a profiler.
         """
         listeners: list[tuple[Any, type]] = [(self, pl.LightningModule)]
         listeners += [(callback, pl.Callback) for callback in self._callbacks()]

@@ -32,11 +32,11 @@ def count_non_finite(loss: Tensor, params: list[nn.Parameter]) -> Tensor:
 
 
 class CheckedSteps:
-    """Steps through Lightning, each verdict awaited.
+    """Steps whose verdicts are awaited.
 
     Args:
-        optimizers: by name, Lightning's wrappers, so that its hooks and counters see each step.
-        backward: `LightningModule.manual_backward`.
+        optimizers: by name; Lightning's wrappers where its hooks are to see each step.
+        backward: ``backward(loss, inputs=params)``; `LightningModule.manual_backward` likewise.
     """
 
     def __init__(self, optimizers: Mapping[str, Any], backward: Callable[..., None]) -> None:

@@ -37,9 +37,6 @@ class SACUpdate:
         settings: of the update.
         log_alpha: scalar parameter.
         step: ``step(name, loss, held)`` steps the optimizers named in ``held`` on ``loss``.
-
-    Attributes:
-        metrics: names of what an update returns.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class SACUpdate:
         self.agent, self.routing, self.augment, self.settings = agent, routing, augment, settings
         self.log_alpha, self._step = log_alpha, step
         self._trained = Trained(agent, routing, log_alpha, settings.learn_entropy)
-        self.metrics = metric_names(agent)
 
     def __call__(self, batch: TensorDictBase, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Update once.
@@ -66,7 +62,7 @@ class SACUpdate:
             rng: of all draws, on the batch's device.
 
         Returns:
-            Scalars on the device, in the order of `metrics`.
+            Scalars on the device, in the order of `metric_names`.
         """
         agent, routing = self.agent, self.routing
         gradients = FeatureGradients(self.log_alpha)
