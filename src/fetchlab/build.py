@@ -19,7 +19,14 @@ from fetchlab.learn.sac_module import SACModule
 from fetchlab.learner import build_module, seed_for, swap_in
 from fetchlab.networks.agent import StateLayout
 from fetchlab.replay.replay import make_replay
-from fetchlab.sizes import check_fits, replay_device, replay_size, row_spec, worker_count
+from fetchlab.sizes import (
+    check_fits,
+    collecting_workers,
+    replay_device,
+    replay_size,
+    row_spec,
+    worker_count,
+)
 
 
 @dataclass
@@ -69,7 +76,7 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
     """
     collect, algo = cfg["collect"], cfg["algo"]
     n_envs, device = collect["n_envs"], replay_device(cfg)
-    env = build_env(cfg, n_envs, collect["workers"])
+    env = build_env(cfg, n_envs, collecting_workers(cfg))
     try:
         layout = state_layout(env)
         module = build_module(cfg, layout)

@@ -27,9 +27,9 @@ from fetchlab.preflight.allocator import reuse_memory
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.replay.files import ReplayError
-from fetchlab.sizes import memory_bytes, worker_count
+from fetchlab.sizes import collecting_workers, memory_bytes
 from fetchlab.trainer import build_trainer
-from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
+from fetchlab.types import ConfigError, NonFiniteError, RunFailedError, require
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = ("total_env_steps", "trainer", "run_dir")
@@ -122,16 +122,21 @@ def _continue_command(run_dir: Path) -> str:
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
     trainer = cfg["trainer"]
+    for key in ("threads", "actor_threads"):
+        given = trainer[key]
+        fits = isinstance(given, int) and given >= 1
+        absent = given is None and key == "threads"
+        require(fits or absent, f"trainer.{key}", given, "1 or more torch threads", "1 is usual")
     torch.set_num_threads(trainer["threads"] or ALL_THREADS)
     reuse_memory()
     if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
     cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
     renderer = choose_renderer().description if config.sees_pixels(cfg) else "none"
-    workers = worker_count(cfg["collect"]["workers"], cfg["collect"]["n_envs"])
+    process = fingerprint(collecting_workers(cfg), renderer, "cuda" if cuda else "cpu")
     return {
         "config": dict(cfg),
-        "fingerprint": fingerprint(workers, renderer, "cuda" if cuda else "cpu"),
+        "fingerprint": {**process, "actor_threads": trainer["actor_threads"]},
         "forced": [],
     }
 

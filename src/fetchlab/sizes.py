@@ -24,9 +24,25 @@ DEVICE_MEMORY_SHARE = 0.8  # of what is free there, for the replay; the rest is 
 ACTIVATION_BYTES_PER_PIXEL = 450
 
 
-def worker_count(asked: int | None, n_envs: int) -> int:
-    """Worker processes: what was asked, or one per core and at most one per environment."""
-    return min(n_envs, len(os.sched_getaffinity(0))) if asked is None else asked
+def worker_count(asked: int | None, n_envs: int, keep_core: bool = False) -> int:
+    """Worker processes: what was asked, or one per core and at most one per environment.
+
+    Args:
+        asked: ``collect.workers``.
+        n_envs: environments, N.
+        keep_core: leave one core to the learner. Where the learner is what a round waits for, a
+            worker that the kernel puts on its core makes every round longer by its own time.
+    """
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0))
+    return min(n_envs, max(1, cores - 1) if keep_core else cores)
+
+
+def collecting_workers(cfg: Mapping[str, Any]) -> int:
+    """Worker processes beside the learner: all cores render, physics alone leaves it one."""
+    collect = cfg["collect"]
+    return worker_count(collect["workers"], collect["n_envs"], keep_core=not sees_pixels(cfg))
 
 
 def replay_size(cfg: Mapping[str, Any]) -> ReplaySize:
@@ -117,7 +133,7 @@ def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
         per_sample = frame * (stack + 1 if algo["n_step"] == 1 else 2 * stack) * updates
         per_sample += ACTIVATION_BYTES_PER_PIXEL * pixels["image_size"] ** 2
     return run_memory_bytes(
-        workers=worker_count(collect["workers"], collect["n_envs"]),
+        workers=collecting_workers(cfg),
         n_envs=collect["n_envs"],
         pixels=sees_pixels(cfg),
         parameter_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),

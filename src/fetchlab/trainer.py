@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from fetchlab.build import Parts, build_env
 from fetchlab.callbacks.checkpoints import Checkpoints
@@ -37,6 +39,16 @@ COLUMNS = (
     "time/env_steps_per_s",
     "time/grad_updates_per_s",
 )
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning asks its profiler for a context 24 times a round; here it is always the same."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
+        """Measure nothing."""
+        return self._nothing
 
 
 @dataclass
@@ -101,7 +113,8 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        log_every_n_steps=0,  # nothing calls `self.log`
+        profiler=NoProfiler(),
         use_distributed_sampler=False,
         default_root_dir=str(run_dir),
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.envs import StepCounter
 from torchrl.envs.utils import check_env_specs
 
 from fetchlab.envs.batched import get_env_state, make_env, set_env_state
@@ -297,3 +298,34 @@ def test_bad_configurations_are_one_line_errors():
         build(FetchSpec("FetchFly-v0", 5, None))
     with pytest.raises(ConfigError, match="frame_stack=0"):
         make_env(FetchSpec("FetchReach-v4", 5, PIXELS), 1, 1, frame_stack=0, timeout_s=1.0)
+
+
+@pytest.mark.parametrize("name", ["env", "pixel_env"])
+def test_the_short_way_through_a_step_is_torchrls(name, request):
+    env = request.getfixturevalue(name)
+    sequence = actions(8, 2 * LENGTH)
+
+    def played(step):
+        root, pairs = restart(env), []
+        for action in sequence:
+            after, root = step(root.set("action", action))
+            pairs += [after.clone(), root.clone()]
+        return pairs
+
+    ours = played(env.step_and_maybe_reset)
+    theirs = played(super(type(env), env).step_and_maybe_reset)
+    assert any(after["next", "done"].any() for after in ours[::2])
+    for one, other in zip(ours, theirs, strict=True):
+        assert set(one.keys(True, True)) == set(other.keys(True, True))
+        assert all((one[key] == other[key]).all() for key in one.keys(True, True))
+
+
+def test_a_transform_that_a_user_appends_takes_part_in_steps_and_resets():
+    env = build(SPEC)
+    env.append_transform(StepCounter())
+    root = restart(env)
+    for action in actions(9, LENGTH):
+        after, root = advance(env, root, action)
+    env.close()
+    assert (after["next", "step_count"] == LENGTH).all()
+    assert (root["step_count"] == 0).all()

@@ -183,6 +183,33 @@ class BatchedFetchEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
+class TransformedFetchEnv(TransformedEnv):
+    """TorchRL's transformed environment, with a short way through `step_and_maybe_reset`.
+
+    All N environments step together, entries have the shapes of their specs, and the transforms of
+    `make_env` only add entries: there is nothing to skip, to complete or to invert. TorchRL's way,
+    which looks for all of that, takes 0.25 ms longer in a round of 12 ms; it is taken when a
+    transform was appended. ``step``, ``reset`` and ``rollout`` are TorchRL's.
+    """
+
+    def step_and_maybe_reset(
+        self, tensordict: TensorDictBase
+    ) -> tuple[TensorDictBase, TensorDictBase]:
+        """Step, and reset the environments that are done.
+
+        Args:
+            tensordict: [N] with ``action``; ``next`` is written into it.
+
+        Returns:
+            It, and the tensordict [N] of the following step.
+        """
+        if not all(isinstance(one, StackFrames | TrackEpisodes) for one in self.transform):
+            return super().step_and_maybe_reset(tensordict)
+        after = self.base_env._step(tensordict)
+        tensordict.set("next", self.transform._step(tensordict, after))
+        return tensordict, self.maybe_reset(self._step_mdp(tensordict))
+
+
 def make_env(
     spec: FetchSpec, n_envs: int, workers: int, frame_stack: int, timeout_s: float
 ) -> TransformedEnv:
@@ -207,7 +234,7 @@ def make_env(
     """
     frames = [] if spec.pixels is None else [StackFrames(frame_stack)]
     env = BatchedFetchEnv(spec, n_envs, workers, timeout_s)
-    return TransformedEnv(env, Compose(*frames, TrackEpisodes()))
+    return TransformedFetchEnv(env, Compose(*frames, TrackEpisodes()))
 
 
 def get_env_state(env: TransformedEnv) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase, lazy_stack
 
 from fetchlab.collect.collector import Collector
 from fetchlab.envs.batched import get_env_state, set_env_state
@@ -123,7 +123,8 @@ class ReplayDataModule(pl.LightningDataModule):
         if updates == 0:
             return self._empty
         batch = self.replay.draw(updates * self.batch_size, self.env_steps)
-        return batch.view(updates, self.batch_size)
+        # A lazy stack of views: stacked and taken apart again without touching an entry.
+        return lazy_stack([batch] if updates == 1 else list(batch.split(self.batch_size)))
 
     def settle(self) -> None:
         """Receive and store what is outstanding; a no-op when nothing is.

@@ -41,6 +41,7 @@ class SACModule(pl.LightningModule):
         seeds: of exploration and updates.
         cuda_graphs: run each update as one CUDA graph, with steps masked on the device; on a CPU
             the same path without the recording.
+        actor_threads: torch threads of the actor's step, where that is more than there are.
 
     Raises:
         ConfigError: where the routing trains the encoder through a loss that does not see pixels.
@@ -56,6 +57,7 @@ class SACModule(pl.LightningModule):
         actor_optimizer: partial[torch.optim.Optimizer],
         seeds: Seeds,
         cuda_graphs: bool,
+        actor_threads: int,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -69,7 +71,7 @@ class SACModule(pl.LightningModule):
         self.grad_updates = 0
         self.sums = MetricSums(metric_names(agent))
         self.latest_metrics: dict[str, float] = {}
-        self._cuda_graphs = cuda_graphs
+        self._cuda_graphs, self._actor_threads = cuda_graphs, actor_threads
         self._seeds = seeds
         self._update_rng: torch.Generator | None = None
         self._explore_rng = torch.Generator().manual_seed(seeds.explore)
@@ -172,7 +174,15 @@ class SACModule(pl.LightningModule):
         else:
             raw = dict(zip(names, cast(list[Any], self.optimizers(False)), strict=True))
             step = CheckedSteps(raw, Tensor.backward)
-        one = SACUpdate(self.agent, self.routing, self.augment, self.settings, self.log_alpha, step)
+        one = SACUpdate(
+            self.agent,
+            self.routing,
+            self.augment,
+            self.settings,
+            self.log_alpha,
+            step,
+            self._actor_threads,
+        )
 
         def run(batch: TensorDictBase) -> None:
             self.sums.add(one(batch, rng))

@@ -56,6 +56,9 @@ class EpisodeWriter(Writer):
 class HindsightReplay(TensorDictReplayBuffer):
     """``extend(step)``, ``sample(n)``, and what exact resume needs.
 
+    Both go straight to storage and sampler while no transform was appended: TorchRL's way there,
+    with locks, futures, priorities and shallow copies, costs 0.2 ms of a 12 ms round.
+
     ``sample(n)`` gives a batch [n]: ``state, desired_goal, action, [pixels], index``, and under
     ``next`` ``state, reward, terminated`` (see `RowReader.transitions`, `HindsightSampler.sample`).
     ``state_dict`` includes the generator's state; loading it replaces the generator.
@@ -76,6 +79,22 @@ class HindsightReplay(TensorDictReplayBuffer):
             collate_fn=_identity,
             generator=generator,
         )
+
+    def extend(self, tensordicts: TensorDictBase, **options: Any) -> Any:
+        """Store one step of all environments (batch [N]), see `EpisodeStorage.set`."""
+        if len(self._transform):
+            return super().extend(tensordicts, **options)
+        return self._writer.extend(tensordicts)
+
+    def sample(self, batch_size: int | None = None, *args: Any, **options: Any) -> TensorDictBase:
+        """Draw a batch [n] with ``index`` (n,), as `TensorDictReplayBuffer.sample` does."""
+        if batch_size is None or args or options or len(self._transform):
+            return super().sample(batch_size, *args, **options)
+        index, drawn = self._sampler.sample(self._storage, batch_size)
+        batch = self._storage.get(index)
+        for name, values in (*drawn.items(), ("index", index)):
+            batch.set(name, values)
+        return batch
 
     def draw(self, n: int, env_steps: int) -> TensorDictBase:
         """`sample` of a run that has collected ``env_steps``: what a relabelling schedule reads."""
@@ -135,10 +154,7 @@ def make_replay(
     n_step: int,
     discount: float,
 ) -> HindsightReplay:
-    """The replay of a run, on new or existing files; see the parts for the arguments.
-
-    TorchRL's ``TensorDictReplayBuffer`` around the parts costs 0.1 ms of a 9 ms round.
-    """
+    """The replay of a run, on new or existing files; see the parts for the arguments."""
     storage = EpisodeStorage(directory, row, size, frame_stack, device, n_buffers, n_step)
     sampler = HindsightSampler(relabel, compute_reward, goal_slice, discount)
     return HindsightReplay(storage, sampler, generator)
