@@ -4,26 +4,31 @@
 
 The same task, networks, batch size, update ratio and hindsight on both sides; Stable-Baselines3 at
 its best of {DummyVecEnv, SubprocVecEnv} x {1, 2 torch threads}, which a short selection finds
-first. Then both train in turn in one process, each continuing where its last block ended. The clock
-starts when updates run; neither side evaluates.
+first. Then both train in turn, each continuing where its last block ended. The clock starts when
+updates run; neither side evaluates.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from table import SCRATCH, alternate, main, ratio_row, say
-from training import Turns, compose, torch_settings
+from training import Turns, compose
 
 EXPERIMENT = "state_push"
 TARGET = 2.0
 THREADS = (1, 2)
+LIBGOMP_SPINS = "300000"  # its default, which `fetchlab` changes for itself
 
 
 def make_agents(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,27 +78,58 @@ def make_agents(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return agents
 
 
-def sb3_block(agent: Any, threads: int, env_steps: int) -> float:
-    """Continue its training for ``env_steps``; env steps per second."""
-    with torch_settings(threads, deterministic=False):
+def serve(connection: Connection, cfg: Mapping[str, Any]) -> None:
+    """Train with Stable-Baselines3 in this process, as asked: ``(agent, threads, env steps)``."""
+    import torch
+
+    agents = make_agents(cfg)
+    connection.send(list(agents))
+    for name, threads, env_steps in iter(connection.recv, None):
+        torch.set_num_threads(threads)
         began = time.perf_counter()
-        agent.learn(env_steps, reset_num_timesteps=False)
-        return env_steps / (time.perf_counter() - began)
+        agents[name].learn(env_steps, reset_num_timesteps=False)
+        connection.send(env_steps / (time.perf_counter() - began))
+    for agent in agents.values():
+        agent.env.close()
 
 
-def best_variant(agents: Mapping[str, Any], env_steps: int, tries: int) -> Callable[[int], float]:
-    """Try all combinations in turn; return the best one's `sb3_block`."""
-    variants = {
-        f"{name} {threads} threads": partial(sb3_block, agent, threads)
-        for name, agent in agents.items()
-        for threads in THREADS
-    }
-    tried = alternate(
-        {name: partial(block, env_steps) for name, block in variants.items()}, tries, "env steps/s"
-    )
-    best = max(tried, key=lambda name: statistics.median(tried[name]))
-    say(f"Stable-Baselines3 at its best: {best}")
-    return variants[best]
+class Peer:
+    """Stable-Baselines3 in a process of its own, so that it has libgomp's own settings."""
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, cfg))
+        with mock.patch.dict(os.environ, GOMP_SPINCOUNT=LIBGOMP_SPINS):
+            self._process.start()
+        theirs.close()
+        self.agents: list[str] = self._connection.recv()
+
+    def block(self, agent: str, threads: int, env_steps: int) -> float:
+        """Continue its training for ``env_steps``; env steps per second."""
+        self._connection.send((agent, threads, env_steps))
+        return self._connection.recv()
+
+    def best(self, env_steps: int, tries: int) -> tuple[str, int]:
+        """Try all combinations in turn; the best one's agent and threads."""
+        variants = {
+            f"{agent} {threads} threads": (agent, threads)
+            for agent in self.agents
+            for threads in THREADS
+        }
+        tried = alternate(
+            {name: partial(self.block, *one, env_steps) for name, one in variants.items()},
+            tries,
+            "env steps/s",
+        )
+        best = max(tried, key=lambda name: statistics.median(tried[name]))
+        say(f"Stable-Baselines3 at its best: {best}")
+        return variants[best]
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.send(None)
+        self._process.join()
 
 
 def bench(quick: bool) -> None:
@@ -102,21 +138,20 @@ def bench(quick: bool) -> None:
     n_envs = cfg["collect"]["n_envs"]
     block_rounds, repetitions = (60, 3) if quick else (500, 7)
     tried_rounds, tries = (30, 1) if quick else (200, 3)
-    agents = make_agents(cfg)
-    best = best_variant(agents, tried_rounds * n_envs, tries)
+    peer = Peer(cfg)
+    best = peer.best(tried_rounds * n_envs, tries)
     env_steps = block_rounds * n_envs
     turns = Turns(
         block_rounds,
         repetitions,
-        lambda module: best(env_steps),
+        lambda module: peer.block(*best, env_steps),
         lambda seconds: env_steps / seconds,
         "env steps/s",
     )
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         turns.run(EXPERIMENT, Path(folder) / "run")
     ratio_row("state_vs_sb3", turns.ours, turns.theirs, at_least=TARGET)
-    for agent in agents.values():
-        agent.env.close()
+    peer.close()
 
 
 if __name__ == "__main__":

@@ -48,13 +48,11 @@ class FusedAdam(torch.optim.Adam):
                 loss = closure()
         grads = [[p.grad for p in group["params"]] for group in self.param_groups]
         whole = all(grad is not None for group in grads for grad in group)
-        known = all(p in self.state for group in self.param_groups for p in group["params"])
-        if not (whole and known) or getattr(self, "found_inf", None) is not None:
+        if not whole or getattr(self, "found_inf", None) is not None or not self._known():
             self._lists = None
             super().step()
             return loss
-        if self._lists is None:
-            self._lists = [self._keep(group) for group in self.param_groups]
+        assert self._lists is not None
         for group, lists, gradients in zip(self.param_groups, self._lists, grads, strict=True):
             lists.counter.add_(1)
             beta1, beta2 = group["betas"]
@@ -79,6 +77,15 @@ class FusedAdam(torch.optim.Adam):
         """Continue from torch's own format."""
         super().load_state_dict(state_dict)
         self._lists = None
+
+    def _known(self) -> bool:
+        """Whether the lists are there; collects them after the step that made the states."""
+        if self._lists is not None and len(self._lists) == len(self.param_groups):
+            return True
+        if not all(p in self.state for group in self.param_groups for p in group["params"]):
+            return False
+        self._lists = [self._keep(group) for group in self.param_groups]
+        return True
 
     def _keep(self, group: dict[str, Any]) -> _Lists:
         states = [self.state[p] for p in group["params"]]

@@ -40,15 +40,16 @@ class MetricSums:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._sums = torch.zeros(len(self.names) + 1, dtype=torch.float64)
+        self._one = torch.ones(())
 
     def to(self, device: torch.device) -> None:
         """Sum on ``device`` from now on."""
-        self._sums = self._sums.to(device)
+        self._sums, self._one = self._sums.to(device), self._one.to(device)
 
+    @torch.no_grad()
     def add(self, values: Sequence[Tensor]) -> None:
         """Add one value per name; values are 0-d tensors on the sums' device."""
-        self._sums[:-1] += torch.stack([value.detach() for value in values])
-        self._sums[-1:] += 1
+        self._sums += torch.stack([*values, self._one])
 
     def pop(self) -> dict[str, float]:
         """Means since the last call, empty when nothing was added; starts again from zero."""

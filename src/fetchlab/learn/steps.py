@@ -24,10 +24,10 @@ Held = Mapping[str, "list[nn.Parameter]"]
 
 def count_non_finite(loss: Tensor, params: list[nn.Parameter]) -> Tensor:
     """A float32 scalar on the loss's device: 0 exactly when loss and gradients are finite."""
-    found = torch.isfinite(loss.detach()).logical_not().float()
-    grads = [p.grad for p in params if p.grad is not None]
-    # What GradScaler calls: one pass over all gradients, times 1 here.
-    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, torch.ones_like(found))
+    checked = [loss.detach(), *(p.grad for p in params if p.grad is not None)]
+    found = torch.zeros((), device=loss.device)
+    # What GradScaler calls: one pass over all of them, times 1 here.
+    torch._amp_foreach_non_finite_check_and_unscale_(checked, found, torch.ones_like(found))
     return found
 
 

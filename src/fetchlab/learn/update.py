@@ -55,6 +55,12 @@ class SACUpdate:
         self.agent, self.routing, self.augment, self.settings = agent, routing, augment, settings
         self.log_alpha, self._step = log_alpha, step
         self._trained = Trained(agent, routing, log_alpha, settings.learn_entropy)
+        pairs: list[tuple[nn.Module, nn.Module]] = [(agent.critic_target, agent.critic)]
+        if agent.encoder is not None and agent.encoder_target is not None:
+            pairs.append((agent.encoder_target, agent.encoder))
+        # Targets first, then what they follow.
+        self._averaged = [[p for pair in pairs for p in pair[i].parameters()] for i in (0, 1)]
+        self._copied = [[b for pair in pairs for b in pair[i].buffers()] for i in (0, 1)]
 
     def __call__(self, batch: TensorDictBase, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Update once.
@@ -181,14 +187,10 @@ class SACUpdate:
 
     @torch.no_grad()
     def _average_targets(self) -> None:
-        agent, tau = self.agent, self.settings.tau
-        pairs: list[tuple[nn.Module, nn.Module]] = [(agent.critic_target, agent.critic)]
-        if agent.encoder is not None and agent.encoder_target is not None:
-            pairs.append((agent.encoder_target, agent.encoder))
-        for target, online in pairs:
-            torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
-            for old, new in zip(target.buffers(), online.buffers(), strict=True):
-                old.copy_(new)  # statistics are measured, not learned
+        targets, online = self._averaged
+        torch._foreach_lerp_(targets, online, self.settings.tau)
+        for old, new in zip(*self._copied, strict=True):
+            old.copy_(new)  # statistics are measured, not learned
 
 
 class FeatureGradients:
