@@ -11,27 +11,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from table import ROOT, say_turn
+from table import say_turn
+
+from fetchlab.config import compose
 
 #: Rounds of a run beyond the last block: the step in flight, and the one that ends the block.
 SPARE_ROUNDS = 4
-
-
-def compose(experiment: str, *overrides: str) -> dict[str, Any]:
-    """The plain configuration of ``src/train.py experiment=<experiment> <overrides>``."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf, open_dict
-
-    given = [f"experiment={experiment}", *overrides]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cfg = hydra_compose("train", given, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    return plain
 
 
 @dataclass

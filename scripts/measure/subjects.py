@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab import config
@@ -111,12 +108,7 @@ def answer(job: Callable[[], None]) -> int:
 def _of_experiment(name: str, overrides: Sequence[str]) -> Subject:
     given = [f"experiment={name}", *overrides]
     try:
-        with initialize_config_dir(str(config.CONFIGS), version_base="1.3"):
-            cfg = compose("train", given, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        plain = config.compose(name, *overrides)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).partition("Config search path")[0].split())
         asked, remedy = "what src/train.py can compose", f"correct it ({reason})"

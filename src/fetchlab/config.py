@@ -24,6 +24,29 @@ IMAGE_SIZES = (16, 256)  # pixels
 CAMERA_KEYS = ("lookat", "distance", "azimuth", "elevation")
 
 
+def compose(experiment: str, *overrides: str) -> dict[str, Any]:
+    """The plain configuration of ``src/train.py experiment=<experiment> <overrides>``.
+
+    For tests, benchmarks and notebooks; the command line composes by itself.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: what cannot be
+            composed.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    given = [f"experiment={experiment}", *overrides]
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("train", given, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # which `hydra:` interpolations read
+    with open_dict(cfg):
+        del cfg["hydra"]
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    return plain
+
+
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Eight hex digits that two different configurations do not share.
 

@@ -59,7 +59,9 @@ class SACUpdate:
         if agent.encoder is not None and agent.encoder_target is not None:
             pairs.append((agent.encoder_target, agent.encoder))
         # Targets first, then what they follow.
-        self._averaged = [[p for pair in pairs for p in pair[i].parameters()] for i in (0, 1)]
+        self._averaged: list[list[Tensor]] = [
+            [p for pair in pairs for p in pair[i].parameters()] for i in (0, 1)
+        ]
         self._copied = [[b for pair in pairs for b in pair[i].buffers()] for i in (0, 1)]
 
     def __call__(self, batch: TensorDictBase, rng: torch.Generator) -> tuple[Tensor, ...]:
