@@ -296,3 +296,17 @@ def test_a_worker_that_cannot_build_its_environments_says_why():
 def test_impossible_sizes_are_refused(key, sizes):
     with pytest.raises(ConfigError, match=key):
         WorkerPool(SPEC, *sizes)
+
+
+@needs_proc
+@pytest.mark.parametrize(("asked", "given"), [(None, ["0", "3", "0"]), ("1", ["1", "1", "1"])])
+def test_workers_take_the_rendering_devices_in_turn(asked, given, monkeypatch):
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
+    monkeypatch.setenv("FETCHLAB_EGL_DEVICES", "0,3")
+    if asked is not None:
+        monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", asked)
+    pool = WorkerPool(SPEC, n_envs=3, workers=3, timeout_s=60.0)
+    environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in pool.pids]
+    pool.close()
+    variables = [dict(v.split(b"=", 1) for v in e.split(b"\0") if v) for e in environments]
+    assert [one[b"MUJOCO_EGL_DEVICE_ID"].decode() for one in variables] == given

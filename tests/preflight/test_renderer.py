@@ -13,7 +13,8 @@ from fetchlab.types import ConfigError
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch):
     # set before deleting: monkeypatch then also removes what `choose_renderer` itself writes
-    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
+    names = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "FETCHLAB_EGL_DEVICES", "CUDA_VISIBLE_DEVICES")
+    for name in (*names, "MUJOCO_EGL_DEVICE_ID"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     renderer._probe.cache_clear()
@@ -21,12 +22,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch):
     renderer._probe.cache_clear()
 
 
-def _fake_probe(monkeypatch, **works):
+def _fake_probe(monkeypatch, devices="0", **works):
     tried = []
 
     def probe(backend):
         tried.append(backend)
-        return renderer._Attempt(works[backend], f"about {backend}")
+        return renderer._Attempt(works[backend], f"about {backend}", devices)
 
     probe.cache_clear = lambda: None
     monkeypatch.setattr(renderer, "_probe", probe)
@@ -37,6 +38,7 @@ def test_this_machine_has_a_backend_and_it_renders():
     info = renderer.choose_renderer()
     assert info.backend in renderer.CANDIDATES
     assert "OpenGL" in info.description
+    assert info.backend != "egl" or "0" in info.egl_devices.split(",")
     assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == info.backend
     assert renderer.choose_gl_backend() == info.backend  # now through MUJOCO_GL, from the cache
     assert renderer._probe.cache_info().misses <= len(renderer.CANDIDATES)
@@ -44,7 +46,7 @@ def test_this_machine_has_a_backend_and_it_renders():
 
 def test_egl_is_preferred_and_osmesa_is_not_tried(monkeypatch):
     tried = _fake_probe(monkeypatch, egl=True, osmesa=True)
-    assert renderer.choose_renderer() == renderer.RendererInfo("egl", "about egl")
+    assert renderer.choose_renderer() == renderer.RendererInfo("egl", "about egl", "0")
     assert tried == ["egl"]
 
 
@@ -62,6 +64,17 @@ def test_mujoco_gl_is_the_only_candidate_where_set(monkeypatch):
     assert renderer.choose_gl_backend() == "osmesa"
     assert tried == ["osmesa"]
     assert os.environ["PYOPENGL_PLATFORM"] == "osmesa"
+
+
+@pytest.mark.parametrize(
+    ("devices", "assigned", "named"), [("0", "", None), ("0,2", "", "0,2"), ("0,2", "1", None)]
+)
+def test_devices_that_render_alike_are_named_for_the_workers(devices, assigned, named, monkeypatch):
+    _fake_probe(monkeypatch, devices, egl=True)
+    if assigned:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", assigned)
+    assert renderer.choose_renderer().egl_devices == devices
+    assert os.environ.get("FETCHLAB_EGL_DEVICES") == named
 
 
 def test_neither_working_is_one_line_with_reasons_and_packages(monkeypatch):

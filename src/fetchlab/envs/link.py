@@ -32,15 +32,20 @@ class WorkerLink:
     """Starts a worker.
 
     Args:
+        index: of the worker, from 0; where several GPUs render, it takes that one in turn.
         memory: file descriptor of the shared mapping, which the worker inherits.
         timeout_s: a message may stop halfway for this many seconds.
     """
 
-    def __init__(self, memory: int, timeout_s: float) -> None:
+    def __init__(self, index: int, memory: int, timeout_s: float) -> None:
         self.sock, theirs = socket.socketpair()
         self._timeout_s = timeout_s
         self.sock.settimeout(timeout_s)
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
+        devices = os.environ.get("FETCHLAB_EGL_DEVICES")  # `fetchlab.preflight.renderer`
+        if devices and "MUJOCO_EGL_DEVICE_ID" not in environment:
+            numbers = devices.split(",")
+            environment["MUJOCO_EGL_DEVICE_ID"] = numbers[index % len(numbers)]
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         # The kernel's death signal follows the *thread* that started a process: only the main one
         # lives as long as the program. (The end of file on the socket covers the rest.)

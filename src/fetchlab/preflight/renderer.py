@@ -35,7 +35,24 @@ with mujoco.Renderer(model, 16, 16) as renderer:
         raise RuntimeError("the picture came out black")
     from OpenGL import GL
     name, version = (GL.glGetString(key).decode() for key in (GL.GL_RENDERER, GL.GL_VERSION))
-print(f"{name}, OpenGL {version}")
+print(f"{name}, OpenGL {version}", flush=True)
+
+import os
+if os.environ["MUJOCO_GL"] == "egl" and "MUJOCO_EGL_DEVICE_ID" not in os.environ:
+    from mujoco import egl
+    from mujoco.egl import egl_ext
+    alike = []
+    for index in range(len(egl_ext.eglQueryDevicesEXT())):
+        os.environ["MUJOCO_EGL_DEVICE_ID"], egl.EGL_DISPLAY = str(index), None
+        try:
+            context = egl.GLContext(16, 16)
+            context.make_current()
+            if GL.glGetString(GL.GL_RENDERER).decode() == name:
+                alike.append(str(index))
+            context.free()
+        except Exception:
+            pass  # another vendor's device, which this driver cannot open
+    print(",".join(alike), flush=True)
 """
 
 
@@ -46,23 +63,28 @@ class RendererInfo:
     Attributes:
         backend: the value of ``MUJOCO_GL``.
         description: GL_RENDERER and GL_VERSION; pictures are bit-identical only where it is equal.
+        egl_devices: EGL's numbers of all devices of that name, such as ``0,1``.
     """
 
     backend: str
     description: str
+    egl_devices: str
 
 
 @dataclass(frozen=True)
 class _Attempt:
     works: bool
     text: str  # the description, or the reason of the failure in one line
+    egl_devices: str = ""
 
 
 def choose_renderer() -> RendererInfo:
     """Find a backend that renders and select it for this process and its children.
 
     ``MUJOCO_GL``, where set, is the only candidate. Sets ``MUJOCO_GL`` and ``PYOPENGL_PLATFORM``;
-    call it before anything imports ``mujoco``. Probed once a process.
+    call it before anything imports ``mujoco``. Probed once a process. Where several GPUs render
+    alike, ``FETCHLAB_EGL_DEVICES`` names them and simulator workers take them in turn, unless
+    ``MUJOCO_EGL_DEVICE_ID`` or, as schedulers do, ``CUDA_VISIBLE_DEVICES`` assigns one.
 
     Raises:
         ConfigError: no candidate renders; the message has each one's reason and the packages.
@@ -74,7 +96,9 @@ def choose_renderer() -> RendererInfo:
         attempt = _probe(backend)
         if attempt.works:
             os.environ.update(_environment(backend))
-            return RendererInfo(backend, attempt.text)
+            if "CUDA_VISIBLE_DEVICES" not in os.environ and "," in attempt.egl_devices:
+                os.environ["FETCHLAB_EGL_DEVICES"] = attempt.egl_devices
+            return RendererInfo(backend, attempt.text, attempt.egl_devices)
         reasons.append(f"{backend}: {attempt.text}")
     remedy = f"as root run `apt-get update && apt-get install --no-install-recommends {PACKAGES}`"
     if asked:
@@ -110,8 +134,9 @@ def _probe(backend: str) -> _Attempt:
         )
     except subprocess.TimeoutExpired:
         return _Attempt(False, f"no picture within {PROBE_TIMEOUT_S:.0f} s")
-    if done.returncode == 0:
-        return _Attempt(True, _last_line(done.stdout))
+    if done.stdout.strip():  # a picture was there; a device beyond the first may have failed
+        description, *devices = done.stdout.strip().splitlines()
+        return _Attempt(True, description.strip()[:200], "".join(devices[:1]).strip())
     return _Attempt(False, _last_line(done.stderr) or f"exit status {done.returncode}")
 
 
