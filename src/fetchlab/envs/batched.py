@@ -206,8 +206,10 @@ class TransformedFetchEnv(TransformedEnv):
         if not all(isinstance(one, StackFrames | TrackEpisodes) for one in self.transform):
             return super().step_and_maybe_reset(tensordict)
         after = self.base_env._step(tensordict)
-        tensordict.set("next", self.transform._step(tensordict, after))
-        return tensordict, self.maybe_reset(self._step_mdp(tensordict))
+        after = self.transform._step(tensordict, after)
+        tensordict.set("next", after)
+        following = after.exclude("reward").set("action", tensordict.get("action"))
+        return tensordict, self.maybe_reset(following)
 
 
 def make_env(

@@ -77,6 +77,7 @@ class EpisodeStorage(Storage):
         self.max_size = layout.n_envs * layout.window_steps
         self.window = EpisodeWindow(layout, self._device)
         self.commits = CommittedRows(layout.n_envs, layout.rows)
+        self._free_at_least = 0
         self._ring = np.arange(layout.n_envs) * layout.rows
         self.reader.attach(self.files.arrays, layout.rows)
 
@@ -110,6 +111,7 @@ class EpisodeStorage(Storage):
             arrays[name][at] = values
             self.reader.push(name, at)
         self._cursor += 1
+        self._free_at_least -= 2  # the most that a step takes, see `_finish`
         at = self._ring + self._cursor % self.layout.rows
         for name, values in step.after.items():
             arrays[name][at] = values
@@ -130,7 +132,7 @@ class EpisodeStorage(Storage):
                 f"{self.files.directory} holds the rows of an earlier run; "
                 "load its checkpoint first, or use another folder"
             )
-        if (self._cursor + 1 >= self.commits.limit).any():
+        if not self._rows_free(2):  # this step's row, and the first one of an episode
             raise ReplayError(
                 "the next row is one that the two newest checkpoints need; commit a checkpoint "
                 "when commit_needed() says so, or raise replay.margin_env_steps"
@@ -160,11 +162,17 @@ class EpisodeStorage(Storage):
     def committed(self) -> None:
         """The newest `state_dict` is durable: protect its rows, release the third newest's."""
         self.commits.committed()
+        self._free_at_least = 0
 
     def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:
         """Whether one of the next ``rounds_ahead`` rounds may touch a protected row."""
-        newest_row = self._cursor + rows_written(rounds_ahead)
-        return bool((newest_row >= self.commits.limit).any())
+        return not self._rows_free(rows_written(rounds_ahead) + 1)
+
+    def _rows_free(self, wanted: int) -> bool:
+        """Whether every ring has so many rows left before the first protected one."""
+        if self._free_at_least < wanted:  # a lower bound; looked up again only where it may matter
+            self._free_at_least = int((self.commits.limit - self._cursor).min())
+        return self._free_at_least >= wanted
 
     def state_dict(self) -> dict[str, Any]:
         """What can be sampled and continued, as plain tensors; never the rows."""
@@ -202,6 +210,7 @@ class EpisodeStorage(Storage):
         self._cursor[:], self._open_start[:] = state["cursor"], state["open_start"]
         self.window.restore(episodes, state["oldest_transition"])
         self.commits.restore(commits)
+        self._free_at_least = 0
         self._resumed_unfinished = Episodes.of("unfinished", state)
         self._usable = True
 
