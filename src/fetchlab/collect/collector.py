@@ -122,9 +122,10 @@ class Collector:
 
     def _track(self, step: TensorDictBase) -> None:
         after = step.get("next")
-        done = after.get("done").squeeze(-1)
-        if not bool(done.any()):
+        done = after.get("done")
+        if not done.any():
             return
+        done = done.squeeze(-1)
         self.episodes += int(done.sum())
         self._successes.extend(after.get("success")[done].float().flatten().tolist())
         self._returns.extend(after.get("episode_return")[done].flatten().tolist())

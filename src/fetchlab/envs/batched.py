@@ -139,7 +139,7 @@ class BatchedFetchEnv(EnvBase):
         entries = self._observation(state, desired_goal, self._pixels)
         entries |= {"reward": reward, "terminated": terminated, "truncated": truncated}
         entries |= {"done": done, SUCCESS: success}
-        return TensorDict(entries, self.batch_size)
+        return self._as_tensordict(entries)
 
     def _reset(self, tensordict: TensorDictBase | None, **_: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
@@ -155,7 +155,7 @@ class BatchedFetchEnv(EnvBase):
         entries = self._observation(state, desired_goal, pixels)
         flags = torch.zeros(self._flags.shape, dtype=torch.bool).split(1, 1)
         entries |= dict(zip((SUCCESS, "done", "terminated", "truncated"), flags, strict=True))
-        return TensorDict(entries, self.batch_size)
+        return self._as_tensordict(entries)
 
     def _require_finished(self, mask: Tensor) -> None:
         if self.pool.outstanding:
@@ -176,6 +176,10 @@ class BatchedFetchEnv(EnvBase):
         if pixels is not None:
             entries[PIXELS] = pixels.clone()
         return entries
+
+    def _as_tensordict(self, entries: dict[str, Tensor]) -> TensorDict:
+        # All have N rows by construction: unchecked, as TorchRL's own batched simulators do it.
+        return TensorDict._new_unsafe(entries, self.batch_size)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """End the workers; safe to call twice."""

@@ -120,12 +120,10 @@ class RowReader:
             STATE: views[STATE].index_select(0, after),
             TERMINATED: views[TERMINATED].index_select(0, ended).bool(),
         }
-        size = now.shape
-        return TensorDict(
-            {**root, "next": TensorDict(following, size, device=self._device)},
-            size,
-            device=self._device,
-        )
+        # Gathered by indices of one shape: there is nothing for TensorDict to check.
+        size, device = now.shape, self._device
+        following_batch = TensorDict._new_unsafe(following, size, device)
+        return TensorDict._new_unsafe({**root, "next": following_batch}, size, device)
 
     def _physical(self, places: Places, time: Tensor) -> Tensor:
         return places.start.add(time).remainder_(self._rows).add_(places.ring)
