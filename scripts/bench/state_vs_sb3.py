@@ -11,7 +11,6 @@ updates run; neither side evaluates.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -20,7 +19,6 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from table import SCRATCH, alternate, main, ratio_row, say
 from training import Turns, compose
@@ -28,7 +26,6 @@ from training import Turns, compose
 EXPERIMENT = "state_push"
 TARGET = 2.0
 THREADS = (1, 2)
-LIBGOMP_SPINS = "300000"  # its default, which `fetchlab` changes for itself
 
 
 def make_agents(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,14 +91,13 @@ def serve(connection: Connection, cfg: Mapping[str, Any]) -> None:
 
 
 class Peer:
-    """Stable-Baselines3 in a process of its own, so that it has libgomp's own settings."""
+    """Stable-Baselines3 in a process of its own, with the C library's own memory settings."""
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, cfg))
-        with mock.patch.dict(os.environ, GOMP_SPINCOUNT=LIBGOMP_SPINS):
-            self._process.start()
+        self._process.start()
         theirs.close()
         self.agents: list[str] = self._connection.recv()
 

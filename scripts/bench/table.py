@@ -20,7 +20,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "logs"  # runs live here, so their disk is the one to measure
 sys.path.insert(0, str(ROOT / "src"))
-import fetchlab  # noqa: E402, F401  before torch, whose OpenMP reads its settings when loaded
 
 
 def main(doc: str, bench: Callable[..., None], **flags: str) -> None:

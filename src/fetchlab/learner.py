@@ -84,7 +84,6 @@ def build_module(cfg: Mapping[str, Any], layout: StateLayout) -> SACModule:
         swap_in(algo["actor_optimizer"]),
         Seeds(*(seed_for(cfg["seed"], stream) for stream in ("exploration", "updates"))),
         cuda_graphs=cfg["trainer"]["cuda_graphs"],
-        actor_threads=cfg["trainer"]["actor_threads"],
     )
 
 

@@ -122,11 +122,9 @@ def _continue_command(run_dir: Path) -> str:
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
     trainer = cfg["trainer"]
-    for key in ("threads", "actor_threads"):
-        given = trainer[key]
-        fits = isinstance(given, int) and given >= 1
-        absent = given is None and key == "threads"
-        require(fits or absent, f"trainer.{key}", given, "1 or more torch threads", "1 is usual")
+    given = trainer["threads"]
+    fits = given is None or (isinstance(given, int) and given >= 1)
+    require(fits, "trainer.threads", given, "1 or more torch threads, or null", "1 is usual")
     torch.set_num_threads(trainer["threads"] or ALL_THREADS)
     reuse_memory()
     if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
@@ -134,11 +132,7 @@ def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
     renderer = choose_renderer().description if config.sees_pixels(cfg) else "none"
     process = fingerprint(collecting_workers(cfg), renderer, "cuda" if cuda else "cpu")
-    return {
-        "config": dict(cfg),
-        "fingerprint": {**process, "actor_threads": trainer["actor_threads"]},
-        "forced": [],
-    }
+    return {"config": dict(cfg), "fingerprint": process, "forced": []}
 
 
 def _run(

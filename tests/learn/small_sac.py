@@ -80,7 +80,6 @@ def make_module(
         optimizer,
         Seeds(explore=0, update=1),
         cuda_graphs,
-        actor_threads=1,
     )
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False

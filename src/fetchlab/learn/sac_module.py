@@ -42,7 +42,6 @@ class SACModule(pl.LightningModule):
         seeds: of exploration and updates.
         cuda_graphs: run each update as one CUDA graph, with steps masked on the device; on a CPU
             the same path without the recording.
-        actor_threads: torch threads of the actor's step, where that is more than there are.
 
     Raises:
         ConfigError: where the routing trains the encoder through a loss that does not see pixels.
@@ -58,7 +57,6 @@ class SACModule(pl.LightningModule):
         actor_optimizer: partial[torch.optim.Optimizer],
         seeds: Seeds,
         cuda_graphs: bool,
-        actor_threads: int,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -72,7 +70,7 @@ class SACModule(pl.LightningModule):
         self.grad_updates = 0
         self.sums = MetricSums(metric_names(agent))
         self.latest_metrics: dict[str, float] = {}
-        self._cuda_graphs, self._actor_threads = cuda_graphs, actor_threads
+        self._cuda_graphs = cuda_graphs
         self._seeds = seeds
         self._update_rng: torch.Generator | None = None
         self._explore_rng = torch.Generator().manual_seed(seeds.explore)
@@ -190,7 +188,6 @@ class SACModule(pl.LightningModule):
             self.settings,
             self.log_alpha,
             step,
-            self._actor_threads,
         )
 
         def run(batch: TensorDictBase) -> None:

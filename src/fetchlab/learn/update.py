@@ -21,7 +21,6 @@ from fetchlab.learn.metrics import ENCODER_METRICS, GOAL_METRICS, UPDATE_METRICS
 from fetchlab.learn.parameters import Trained
 from fetchlab.learn.settings import SACSettings
 from fetchlab.learn.steps import Held
-from fetchlab.learn.threads import at_least_threads
 from fetchlab.losses import sac
 from fetchlab.losses.goal_prediction import goal_error_m, goal_prediction_loss
 from fetchlab.networks.agent import Agent
@@ -38,7 +37,6 @@ class SACUpdate:
         settings: of the update.
         log_alpha: scalar parameter.
         step: ``step(name, loss, held)`` steps the optimizers named in ``held`` on ``loss``.
-        actor_threads: torch threads of the actor's step, where that is more than there are.
     """
 
     def __init__(
@@ -49,9 +47,7 @@ class SACUpdate:
         settings: SACSettings,
         log_alpha: nn.Parameter,
         step: Callable[[str, Tensor, Held], None],
-        actor_threads: int,
     ) -> None:
-        self._actor_threads = actor_threads
         self.agent, self.routing, self.augment, self.settings = agent, routing, augment, settings
         self.log_alpha, self._step = log_alpha, step
         self._trained = Trained(agent, routing, log_alpha, settings.learn_entropy)
@@ -93,28 +89,26 @@ class SACUpdate:
             loss = loss + extra
         self._step("critic", loss, self._trained.by_critic)
 
-        # The simulators have mostly answered by now, so there is a core more than before.
-        with at_least_threads(self._actor_threads):
-            if pixels is not None and self._trained.encodes_again:
-                features = agent.encode(pixels)
-            seen = gradients.watch("actor", features, routing.for_actor)
-            mean, log_std = agent.actor(agent.actor_input(vectors, seen))
-            action, log_prob = sac.sample_action(mean, log_std, _noise(mean, rng))
-            # The critics only judge here: the encoder is reached through the policy alone.
-            judged = None if features is None else features.detach()
-            q_pi = agent.critic(agent.critic_input(vectors, judged), action)
-            if self.settings.actor_over == "mean":
-                q_pi = q_pi.mean(dim=0, keepdim=True)
-            alpha = self.log_alpha.exp().detach()
-            actor_loss = loss = sac.actor_loss(q_pi, log_prob, alpha)
-            if self.settings.learn_entropy:
-                loss = actor_loss = loss + sac.entropy_coefficient_loss(
-                    self.log_alpha, log_prob, -float(ACTION_DIM)
-                )
-            if agent.goal_head is not None and routing.encoder_optimizer == "actor":
-                predicted, extra = self._predict_goal(batch, features, gradients)
-                loss = loss + extra
-            self._step("actor", loss, self._trained.by_actor)
+        if pixels is not None and self._trained.encodes_again:
+            features = agent.encode(pixels)
+        seen = gradients.watch("actor", features, routing.for_actor)
+        mean, log_std = agent.actor(agent.actor_input(vectors, seen))
+        action, log_prob = sac.sample_action(mean, log_std, _noise(mean, rng))
+        # The critics only judge here: the encoder is reached through the policy alone.
+        judged = None if features is None else features.detach()
+        q_pi = agent.critic(agent.critic_input(vectors, judged), action)
+        if self.settings.actor_over == "mean":
+            q_pi = q_pi.mean(dim=0, keepdim=True)
+        alpha = self.log_alpha.exp().detach()
+        actor_loss = loss = sac.actor_loss(q_pi, log_prob, alpha)
+        if self.settings.learn_entropy:
+            loss = actor_loss = loss + sac.entropy_coefficient_loss(
+                self.log_alpha, log_prob, -float(ACTION_DIM)
+            )
+        if agent.goal_head is not None and routing.encoder_optimizer == "actor":
+            predicted, extra = self._predict_goal(batch, features, gradients)
+            loss = loss + extra
+        self._step("actor", loss, self._trained.by_actor)
 
         self._average_targets()
         metrics: tuple[Tensor, ...] = (critic_loss, actor_loss, -log_prob.mean(), q.mean(), alpha)
