@@ -71,3 +71,40 @@ def test_it_continues_from_torchs_state_and_torch_from_its():
     for seed in range(4, 8):
         step(optimizers, params, seed)
     assert_equal(optimizers, params)
+
+
+def test_hooks_are_called_once_a_step_where_there_are_some():
+    (_, optimizer), (_, own) = pair()
+    calls = []
+
+    def steps(count):
+        for _ in range(count):
+            for param in own:
+                param.grad = torch.ones_like(param)
+            optimizer.step()
+
+    steps(3)
+    handles = [
+        optimizer.register_step_pre_hook(lambda *_: calls.append("pre")),
+        optimizer.register_step_post_hook(lambda *_: calls.append("post")),
+    ]
+    steps(2)
+    assert calls == ["pre", "post"] * 2
+    for handle in handles:
+        handle.remove()
+    steps(2)
+    assert calls == ["pre", "post"] * 2
+    assert optimizer.state[own[0]]["step"].item() == 7.0
+
+
+def test_a_closure_gives_its_loss():
+    (_, optimizer), (_, own) = pair()
+
+    def closure():
+        loss = sum(param.square().sum() for param in own)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss
+
+    first, second = optimizer.step(closure), optimizer.step(closure)
+    assert second < first

@@ -1,5 +1,6 @@
 """Actor and critic ensemble against layer-by-layer computation."""
 
+import copy
 import math
 
 import pytest
@@ -109,3 +110,26 @@ def test_layer_norm_normalises_each_members_hidden_layer():
         h = (h * critic.gains[0][member] + critic.offsets[0][member]).relu()
         expected.append((h @ critic.weights[1][member] + critic.biases[1][member]).squeeze(1))
     torch.testing.assert_close(critic(x, action), torch.stack(expected))
+
+
+def test_copies_and_loaded_weights_are_what_forward_uses():
+    """Both networks keep their parameters in tuples, too: a copy must have tuples of its own."""
+    torch.manual_seed(0)
+    critic = CriticEnsemble(5, 2, hidden=[16], ensemble=2, layer_norm=False)
+    actor = GaussianActor(5, 2, hidden=[16], log_std_min=-20, log_std_max=2)
+    x, action = torch.randn(4, 5), torch.rand(4, 2)
+    before = critic(x, action), actor(x)
+    for network in (critic, actor):
+        other = copy.deepcopy(network)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.add_(1.0)
+        inputs = (x, action) if network is critic else (x,)
+        changed = other(*inputs)
+        other.load_state_dict(network.state_dict())
+        same = other(*inputs)
+        expected = before[0] if network is critic else torch.stack(before[1])
+        as_tensor = (lambda q: q) if network is critic else torch.stack
+        assert not torch.equal(as_tensor(changed), expected)
+        assert torch.equal(as_tensor(same), expected)
+        assert torch.equal(as_tensor(network(*inputs)), expected)

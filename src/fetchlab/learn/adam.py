@@ -2,9 +2,10 @@
 
 `torch.optim.Adam` collects and groups its tensors anew for every step and counts the steps of each
 parameter in a tensor of its own; with two optimizers of a few small tensors that takes longer than
-the arithmetic. Here the lists are kept and one addition counts for all. The arithmetic is torch's
-fused kernel, so the numbers are those of ``torch.optim.Adam(fused=True)``, bit for bit, and so is
-what a checkpoint holds.
+the arithmetic. Here the lists are kept and one addition counts for all, and torch's wrapper around
+every step, a profiler's label and a look for hooks, is there only for a step that has hooks. The
+arithmetic is torch's fused kernel, so the numbers are those of ``torch.optim.Adam(fused=True)``,
+bit for bit, and so is what a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer as torch_optimizer
 
 
 class _Lists(NamedTuple):
@@ -23,11 +25,17 @@ class _Lists(NamedTuple):
     counter: Tensor
 
 
+#: torch's step with its wrapper, which torch adds only once somebody has made an `Adam`.
+_ADAM_STEP: Any = torch.optim.Adam.step
+if not hasattr(_ADAM_STEP, "hooked"):
+    _ADAM_STEP = torch.optim.Optimizer.profile_hook_step(_ADAM_STEP)
+
+
 class FusedAdam(torch.optim.Adam):
     """Adam for parameters that nearly always have their gradients all together.
 
-    Steps in which a parameter has no gradient, the first step, and steps that may be skipped on the
-    device (``found_inf``) are torch's own.
+    Steps in which a parameter has no gradient, the first step, steps with hooks or a closure, and
+    steps that may be skipped on the device (``found_inf``) are torch's own.
 
     Args:
         params: parameters or groups of them.
@@ -39,19 +47,29 @@ class FusedAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, fused=fused)
         self._lists: list[_Lists] | None = None
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Step all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Step all parameters that have a gradient; return the closure's loss, None without it."""
         grads = [[p.grad for p in group["params"]] for group in self.param_groups]
         whole = all(grad is not None for group in grads for grad in group)
-        if not whole or getattr(self, "found_inf", None) is not None or not self._known():
+        plain = closure is None and getattr(self, "found_inf", None) is None and not self._hooks()
+        if not (plain and whole and self._known()):
             self._lists = None
-            super().step()
-            return loss
+            return _ADAM_STEP(self, closure)
+        self._fused_step(grads)
+        return None
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch adds no wrapper of its own
+
+    def _hooks(self) -> bool:
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+        )
+
+    @torch.no_grad()
+    def _fused_step(self, grads: list[list[Tensor]]) -> None:
         assert self._lists is not None
         for group, lists, gradients in zip(self.param_groups, self._lists, grads, strict=True):
             lists.counter.add_(1)
@@ -71,7 +89,6 @@ class FusedAdam(torch.optim.Adam):
                 amsgrad=False,
                 maximize=group["maximize"],
             )
-        return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from torch's own format."""

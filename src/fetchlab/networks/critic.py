@@ -78,11 +78,13 @@ class CriticEnsemble(nn.Module):
             for fill in (torch.ones, torch.zeros)
         )
         self.ensemble = ensemble
+        # `ParameterList` looks up each entry by name, in every forward pass.
+        self._layers = tuple(zip(self.weights, self.biases, strict=True))
 
     def forward(self, x: Tensor, action: Tensor) -> Tensor:
         """Value features ``x`` (B, D) and ``action`` (B, A) in [-1, 1] as ``q`` (E, B)."""
         h = torch.cat((x, action), dim=-1).expand(self.ensemble, -1, -1)
-        *hidden, (last_weight, last_bias) = zip(self.weights, self.biases, strict=True)
+        *hidden, (last_weight, last_bias) = self._layers
         for layer, (weight, bias) in enumerate(hidden):
             h = self._normed(layer, torch.baddbmm(bias, h, weight)).relu_()
         # One output each: a sum of products, for which a matrix product is the slow way.
