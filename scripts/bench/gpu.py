@@ -5,7 +5,7 @@
 All rows run `pixel_push_nodrq_gpu`: rows ``gpu_updates_per_s`` (sampling on the device included),
 ``gpu_train_env_steps_per_s`` (evaluations left out), ``gpu_utilisation`` (a share, over the same
 training), ``gpu_graphs_loss_difference`` (critic loss with CUDA graphs against without, largest
-relative difference over `COMPARED_UPDATES`), ``gpu_deterministic_cost`` (updates/s without over
+relative difference over `COMPARED_ROUNDS`), ``gpu_deterministic_cost`` (updates/s without over
 with deterministic algorithms; for information). Without a CUDA device every row says so.
 ``--rehearse`` runs the same code at toy size on whatever device there is; its figures mean nothing.
 """
@@ -27,7 +27,7 @@ from training import compose, env_steps_per_s
 EXPERIMENT = "pixel_push_nodrq_gpu"
 DRQV2_UPDATES_PER_S = 24.0  # published, on a V100
 STUDY_ENV_STEPS_PER_S = 37.0  # its best
-COMPARED_UPDATES = 50
+COMPARED_ROUNDS = 10
 TARGETS = {
     "gpu_updates_per_s": 600.0,
     "gpu_train_env_steps_per_s": 2000.0,
@@ -50,14 +50,14 @@ class Size:
     Args:
         overrides: of the experiment.
         transitions: in the replay that updates are drawn from.
-        updates: of one measurement.
+        rounds: of one measurement.
         train_steps: env steps of the whole training.
         repetitions: measurements that count.
     """
 
     overrides: tuple[str, ...]
     transitions: int
-    updates: int
+    rounds: int
     train_steps: int
     repetitions: int
 
@@ -92,6 +92,7 @@ class Learner:
         parts = build_parts(cfg, folder)
         parts.env.close()
         self.batch_size, self.replay = cfg["algo"]["batch_size"], parts.data.replay
+        self.per_round = max(1, round(cfg["algo"]["utd_ratio"] * cfg["collect"]["n_envs"]))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module = parts.module.to(device)
         optimizers = self.module.configure_optimizers()
@@ -113,26 +114,27 @@ class Learner:
             for env in range(layout.n_envs):
                 storage.window.append(env, episode * (longest + 1), longest, checksum=episode)
 
-    def update(self) -> None:
-        """Sample and update once."""
-        self.module.update(self.replay.draw(self.batch_size, env_steps=0))
+    def round(self) -> None:
+        """Sample and run a round's updates."""
+        batch = self.replay.draw(self.per_round * self.batch_size, env_steps=0)
+        self.module.update(*batch.split(self.batch_size))
 
-    def updates_per_s(self, updates: int) -> float:
-        """Rate over so many updates."""
+    def updates_per_s(self, rounds: int) -> float:
+        """Rate over so many rounds."""
         synchronize()
         began = time.perf_counter()
-        for _ in range(updates):
-            self.update()
+        for _ in range(rounds):
+            self.round()
         synchronize()
         self.module.raise_if_failed()
-        return updates / (time.perf_counter() - began)
+        return rounds * self.per_round / (time.perf_counter() - began)
 
-    def losses(self, updates: int) -> list[float]:
-        """Critic loss of each of the next updates."""
-        return [self._loss() for _ in range(updates)]
+    def losses(self, rounds: int) -> list[float]:
+        """Mean critic loss of each of the next rounds."""
+        return [self._loss() for _ in range(rounds)]
 
     def _loss(self) -> float:
-        self.update()
+        self.round()
         return self.module.pop_metrics()["train/critic_loss"]
 
 
@@ -146,12 +148,12 @@ def update_rows(size: Size, folder: Path) -> None:
     def deterministic() -> float:
         torch.use_deterministic_algorithms(True)
         try:
-            return exact.updates_per_s(size.updates)
+            return exact.updates_per_s(size.rounds)
         finally:
             torch.use_deterministic_algorithms(False)
 
     measured = alternate(
-        {"default": lambda: plain.updates_per_s(size.updates), "deterministic": deterministic},
+        {"default": lambda: plain.updates_per_s(size.rounds), "deterministic": deterministic},
         size.repetitions,
         "updates/s",
     )
@@ -161,9 +163,9 @@ def update_rows(size: Size, folder: Path) -> None:
 
 
 def graphs_row(size: Size, folder: Path) -> None:
-    """The same updates with and without graphs, from the same weights and seeds."""
-    graphs = Learner(folder / "graphs", size).losses(COMPARED_UPDATES)
-    eager = Learner(folder / "eager", size, "trainer.cuda_graphs=false").losses(COMPARED_UPDATES)
+    """The same rounds with and without graphs, from the same weights and seeds."""
+    graphs = Learner(folder / "graphs", size).losses(COMPARED_ROUNDS)
+    eager = Learner(folder / "eager", size, "trainer.cuda_graphs=false").losses(COMPARED_ROUNDS)
     worst = max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(graphs, eager, strict=True))
     target = TARGETS["gpu_graphs_loss_difference"]
     print_row("gpu_graphs_loss_difference", worst, 0.0, worst, target, worst <= target)
@@ -221,7 +223,7 @@ def bench(quick: bool, rehearse: bool) -> None:
     if rehearse:
         size = Size(REHEARSAL, 800, 3, 800, 1)
     else:
-        size = Size((), 100_000, 1_000, 40_000 if quick else 200_000, 3 if quick else 7)
+        size = Size((), 100_000, 125, 40_000 if quick else 200_000, 3 if quick else 7)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         update_rows(size, Path(folder))
         graphs_row(size, Path(folder))

@@ -132,7 +132,7 @@ def bench(quick: bool) -> None:
     """Print the row."""
     cfg = compose(EXPERIMENT)
     n_envs = cfg["collect"]["n_envs"]
-    block_rounds, repetitions = (60, 3) if quick else (500, 7)
+    block_rounds, repetitions = (60, 3) if quick else (250, 15)
     tried_rounds, tries = (30, 1) if quick else (200, 3)
     peer = Peer(cfg)
     best = peer.best(tried_rounds * n_envs, tries)

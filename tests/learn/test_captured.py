@@ -9,7 +9,8 @@ import pytest
 import torch
 from small_sac import differs, make_batch, make_module
 
-from fetchlab.learn.captured import CapturedUpdate
+from fetchlab.learn import captured as module_under_test
+from fetchlab.learn.captured import CapturedUpdates
 from fetchlab.learn.steps import count_non_finite
 from fetchlab.types import ConfigError, NonFiniteError
 
@@ -48,19 +49,35 @@ def test_a_nan_moves_no_weight_and_stops_the_run_at_the_next_reading():
         module.on_save_checkpoint({})
 
 
-def test_a_batch_is_copied_so_that_its_memory_may_be_reused():
+def test_the_updates_of_a_round_are_those_of_single_calls():
+    one_by_one, at_once = (
+        make_module(pixels=False, cuda_graphs=True, optimizer=ADAM) for _ in range(2)
+    )
+    rounds = [[make_batch(pixels=False, seed=10 * n + i) for i in range(n)] for n in (2, 3, 2)]
+    for batches in rounds:
+        for batch in batches:
+            one_by_one.update(batch)
+        at_once.training_step(torch.stack(batches), 0)
+    assert not differs(one_by_one.state_dict(), at_once.state_dict())
+    assert one_by_one.pop_metrics() == at_once.pop_metrics()
+    assert one_by_one.grad_updates == at_once.grad_updates == 7
+
+
+def test_batches_are_copied_so_that_their_memory_may_be_reused(monkeypatch):
+    monkeypatch.setattr(module_under_test, "AT_ONCE", 2)
     seen = []
-    captured = CapturedUpdate(
+    captured = CapturedUpdates(
         lambda static: seen.append((static, static["state"].clone())), [], torch.device("cpu")
     )
-    batch = make_batch(pixels=False)
-    captured(batch)
-    second = make_batch(pixels=False, seed=1)
-    captured(second)
-    assert seen[0][0] is seen[1][0]
-    assert seen[0][0] is not batch
-    assert torch.equal(seen[0][1], batch["state"])
-    assert torch.equal(seen[1][1], second["state"])
+    batches = [make_batch(pixels=False, seed=seed) for seed in range(4)]
+    captured(batches[:1])
+    captured(batches[1:])
+    assert len(seen) == 4
+    for (static, state), batch in zip(seen, batches, strict=True):
+        assert static is not batch
+        assert torch.equal(state, batch["state"])
+    # Two at once at most: batches 0, (1, 2), 3 lie at places 0, (0, 1), 0.
+    assert [static is seen[0][0] for static, _ in seen] == [True, True, False, True]
 
 
 def test_an_optimizer_that_cannot_skip_on_the_device_is_refused():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from fetchlab.learn.captured import CapturedUpdate
+from fetchlab.learn.captured import CapturedUpdates
 from fetchlab.learn.metrics import MetricSums
 from fetchlab.learn.parameters import actor_parameters, check_routing, critic_parameters
 from fetchlab.learn.settings import SACSettings, Seeds
@@ -40,8 +41,8 @@ class SACModule(pl.LightningModule):
         critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
         actor_optimizer: ``params -> Optimizer``, for the actor (+ log alpha when learned).
         seeds: of exploration and updates.
-        cuda_graphs: run each update as one CUDA graph, with steps masked on the device; on a CPU
-            the same path without the recording.
+        cuda_graphs: run a round's updates as one CUDA graph, with steps masked on the device; on a
+            CPU the same path without the recording.
 
     Raises:
         ConfigError: where the routing trains the encoder through a loss that does not see pixels.
@@ -74,7 +75,7 @@ class SACModule(pl.LightningModule):
         self._seeds = seeds
         self._update_rng: torch.Generator | None = None
         self._explore_rng = torch.Generator().manual_seed(seeds.explore)
-        self._run: Any = None
+        self._run: Callable[[Sequence[TensorDictBase]], None] | None = None
         self._masked: MaskedSteps | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -142,14 +143,15 @@ class SACModule(pl.LightningModule):
             batch: [U, B] of `fetchlab.replay`; U may be 0.
             batch_idx: unused; rounds are counted by the data module.
         """
-        for one in batch.unbind(0):
-            self.update(one)
+        batches = batch.unbind(0)
+        if batches:
+            self.update(*batches)
 
-    def update(self, batch: TensorDictBase) -> None:
-        """One gradient update of critics, encoder, actor and targets.
+    def update(self, *batches: TensorDictBase) -> None:
+        """One gradient update of critics, encoder, actor and targets for each batch.
 
         Args:
-            batch: [B], see `SACUpdate`.
+            batches: [B] each, see `SACUpdate`.
 
         Raises:
             NonFiniteError: instead of a step with a value that is not finite; with ``cuda_graphs``
@@ -157,14 +159,10 @@ class SACModule(pl.LightningModule):
         """
         if self._run is None:
             self._run = self._prepare()
-        try:
-            self._run(batch)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"update {self.grad_updates + 1}: {error}") from None
-        self.grad_updates += 1
+        self._run(batches)
 
-    def _prepare(self) -> Any:
-        """What runs an update, now that device and optimizers are known."""
+    def _prepare(self) -> Callable[[Sequence[TensorDictBase]], None]:
+        """What runs updates, now that device and optimizers are known."""
         rng = self._generator()
         self.sums.to(self.device)
         names = ("critic", "actor")
@@ -190,10 +188,28 @@ class SACModule(pl.LightningModule):
             step,
         )
 
-        def run(batch: TensorDictBase) -> None:
+        def update(batch: TensorDictBase) -> None:
             self.sums.add(one(batch, rng))
 
-        return CapturedUpdate(run, [rng], self.device) if self._cuda_graphs else run
+        if not self._cuda_graphs:
+            return partial(self._update_in_turn, update)
+        captured = CapturedUpdates(update, [rng], self.device)
+
+        def update_captured(batches: Sequence[TensorDictBase]) -> None:
+            captured(batches)
+            self.grad_updates += len(batches)
+
+        return update_captured
+
+    def _update_in_turn(
+        self, update: Callable[[TensorDictBase], None], batches: Sequence[TensorDictBase]
+    ) -> None:
+        for batch in batches:
+            try:
+                update(batch)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"update {self.grad_updates + 1}: {error}") from None
+            self.grad_updates += 1
 
     def _hooked(self) -> bool:
         """Whether a callback, or a subclass, follows backward passes or optimizer steps.
