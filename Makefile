@@ -2,7 +2,7 @@
 EXPERIMENT ?= pixel_push_nodrq
 ARGS ?=
 VENV_PYTHON := .venv/bin/python
-BENCHES := state_vs_sb3 envs render replay update overhead startup safety scaling gpu
+BENCHES := state_vs_sb3 envs render replay update overhead profile_round startup safety scaling gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-full bench check
