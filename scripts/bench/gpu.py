@@ -38,6 +38,7 @@ TARGETS = {
 REHEARSAL = (
     "debug=default",
     "algo.batch_size=4",
+    "algo.utd_ratio=0.5",
     "collect.n_envs=4",
     "obs.pixels.image_size=32",
 )

@@ -22,7 +22,7 @@ from fetchlab.learn.captured import CapturedUpdates
 from fetchlab.learn.metrics import MetricSums
 from fetchlab.learn.parameters import actor_parameters, check_routing, critic_parameters
 from fetchlab.learn.settings import SACSettings, Seeds
-from fetchlab.learn.steps import CheckedSteps, MaskedSteps
+from fetchlab.learn.steps import CheckedSteps, Held, MaskedSteps
 from fetchlab.learn.update import SACUpdate, metric_names
 from fetchlab.networks.agent import Agent
 from fetchlab.types import DESIRED_GOAL, PIXELS, Augmentation, NonFiniteError, Routing
@@ -165,28 +165,8 @@ class SACModule(pl.LightningModule):
         """What runs updates, now that device and optimizers are known."""
         rng = self._generator()
         self.sums.to(self.device)
-        names = ("critic", "actor")
-        step: Any
-        if self._cuda_graphs:
-            raw = dict(zip(names, cast(list[Any], self.optimizers(False)), strict=True))
-            step = self._masked = MaskedSteps(raw)
-            for optimizer in raw.values() if self.device.type == "cuda" else ():
-                for group in optimizer.param_groups:
-                    group["capturable"] = True
-        elif self._hooked():
-            wrapped = dict(zip(names, cast(list[Any], self.optimizers()), strict=True))
-            step = CheckedSteps(wrapped, self.manual_backward)
-        else:
-            raw = dict(zip(names, cast(list[Any], self.optimizers(False)), strict=True))
-            step = CheckedSteps(raw, Tensor.backward)
-        one = SACUpdate(
-            self.agent,
-            self.routing,
-            self.augment,
-            self.settings,
-            self.log_alpha,
-            step,
-        )
+        parts = (self.agent, self.routing, self.augment, self.settings, self.log_alpha)
+        one = SACUpdate(*parts, self._steps())
 
         def update(batch: TensorDictBase) -> None:
             self.sums.add(one(batch, rng))
@@ -210,6 +190,19 @@ class SACModule(pl.LightningModule):
             except NonFiniteError as error:
                 raise NonFiniteError(f"update {self.grad_updates + 1}: {error}") from None
             self.grad_updates += 1
+
+    def _steps(self) -> Callable[[str, Tensor, Held], None]:
+        """How a loss becomes a step of the two optimizers."""
+        wrapped = not self._cuda_graphs and self._hooked()
+        both = cast(list[Any], self.optimizers(wrapped))
+        optimizers = dict(zip(("critic", "actor"), both, strict=True))
+        if not self._cuda_graphs:
+            return CheckedSteps(optimizers, self.manual_backward if wrapped else Tensor.backward)
+        self._masked = MaskedSteps(optimizers)
+        for optimizer in both if self.device.type == "cuda" else ():
+            for group in optimizer.param_groups:
+                group["capturable"] = True
+        return self._masked
 
     def _hooked(self) -> bool:
         """Whether a callback, or a subclass, follows backward passes or optimizer steps.
