@@ -74,7 +74,16 @@ def build_trainer(
         resume: whether a checkpoint will be loaded.
     """
     options, evaluating = cfg["callbacks"], cfg["callbacks"]["evaluation"]
-    log_points = LogPoints(options["log_every_env_steps"], _sources(parts))
+    data, module, rates = parts.data, parts.module, RateMeter()
+    log_points = LogPoints(
+        options["log_every_env_steps"],
+        (
+            module.pop_metrics,
+            data.collector.means,
+            lambda: rates.read(data.env_steps, module.grad_updates),
+        ),
+        lambda: rates.start(data.env_steps, module.grad_updates),
+    )
     evaluation = Evaluation(
         lambda: build_env(cfg, evaluating["n_envs"], evaluating["workers"]),
         evaluating["every_env_steps"],
@@ -119,16 +128,6 @@ def build_trainer(
         default_root_dir=str(run_dir),
     )
     return Assembled(trainer, evaluation, checkpoints, stopping)
-
-
-def _sources(parts: Parts) -> tuple[Any, ...]:
-    rates = RateMeter()
-    rates.start(0, 0)
-    return (
-        parts.module.pop_metrics,
-        parts.data.collector.means,
-        lambda: rates.read(parts.data.env_steps, parts.module.grad_updates),
-    )
 
 
 def _loggers(cfg: Mapping[str, Any], run_dir: Path, resume: bool) -> list[Logger]:

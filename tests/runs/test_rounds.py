@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import time
+
+import pytest
 
 from fetchlab.build import build_parts
 from fetchlab.checkpoint.find import newest_valid
@@ -95,10 +98,18 @@ def test_a_resumed_run_reports_the_time_and_speed_of_all_its_processes(compose_r
     first = start(small(compose_run, "state_push_fast", tmp_path / "run", "total_env_steps=400"))
     saved_s = read_payload(newest_valid(tmp_path / "run" / "checkpoints"))["wall_time_s"]
     began = time.monotonic()
-    whole = resume(tmp_path / "run", {"total_env_steps": 404}, trainer=None, force=False)
+    whole = resume(tmp_path / "run", {"total_env_steps": 440}, trainer=None, force=False)
     assert 0 < saved_s < first["wall_time_s"]
     assert saved_s < whole["wall_time_s"] < saved_s + time.monotonic() - began
-    assert whole["env_steps_per_s"] == 404 / whole["wall_time_s"]
+    # The newest row's two rates have one clock: they count what this process did, and no more.
+    *_, row = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+    env_steps, updates = 40, whole["grad_updates"] - first["grad_updates"]
+    env_rate, update_rate = (
+        float(row[f"time/{name}_per_s"]) for name in ("env_steps", "grad_updates")
+    )
+    assert updates > 0
+    assert env_rate * updates == pytest.approx(update_rate * env_steps)
+    assert whole["env_steps_per_s"] == 440 / whole["wall_time_s"]
     assert whole["grad_updates_per_s"] == whole["grad_updates"] / whole["wall_time_s"]
 
 

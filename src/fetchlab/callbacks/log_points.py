@@ -16,10 +16,14 @@ class LogPoints(pl.Callback):
     Args:
         every_env_steps: distance between two rows.
         sources: called at a logging point, each returns metrics by name and may reset itself.
+        begin: called when training starts or goes on, with a checkpoint's counters restored.
     """
 
     def __init__(
-        self, every_env_steps: int, sources: Sequence[Callable[[], Mapping[str, float]]]
+        self,
+        every_env_steps: int,
+        sources: Sequence[Callable[[], Mapping[str, float]]],
+        begin: Callable[[], None],
     ) -> None:
         require(
             every_env_steps > 0,
@@ -28,8 +32,12 @@ class LogPoints(pl.Callback):
             "a positive number",
             "1000 is usual",
         )
-        self._every, self._sources = every_env_steps, tuple(sources)
+        self._every, self._sources, self._begin = every_env_steps, tuple(sources), begin
         self._last = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Let rates count from here."""
+        self._begin()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Write a row when one is due."""

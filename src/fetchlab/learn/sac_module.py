@@ -78,14 +78,6 @@ class SACModule(pl.LightningModule):
         self._run: Callable[[Sequence[TensorDictBase]], None] | None = None
         self._masked: MaskedSteps | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Where Lightning notes which hook runs, 18 times a round; torch would look for the name
-        # among parameters, buffers and submodules each time.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor (+ log alpha) second; always two."""
         groups = [{"params": actor_parameters(self.agent, self.routing)}]
