@@ -140,7 +140,7 @@ def test_a_worker_process_has_no_torch():
     code = "import importlib, sys\n"
     code += "".join(f"importlib.import_module('{PROJECT}.{w}')\n" for w in WORKERS)
     code += f"print(sorted({set(HEAVY)!r} & set(sys.modules)))"
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )

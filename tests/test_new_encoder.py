@@ -48,7 +48,10 @@ def example_command():
 
 
 def python(project, *arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # The host's own packages stay; this checkout's source goes, because the copy has one.
+    path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    others = [entry for entry in path if Path(entry).resolve() != ROOT / "src"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(others)}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=project,

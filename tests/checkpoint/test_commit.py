@@ -17,7 +17,6 @@ from fetchlab.checkpoint.manifest import CheckpointError, read_checkpoint, valid
 from fetchlab.types import ConfigError
 
 HERE = Path(__file__).parent
-SRC = HERE.parents[1] / "src"
 
 
 def names(folder):
@@ -72,7 +71,7 @@ def test_file_names_that_lead_out_are_refused(tmp_path, name):
 def test_sigkill_at_every_step(tmp_path, mode):
     done = subprocess.run(
         [sys.executable, str(HERE / "kill_points.py"), str(tmp_path / "c"), mode],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -275,10 +274,11 @@ print("survived")
 
 def test_a_really_full_disk(tmp_path):
     """A small tmpfs in a private mount namespace, where the kernel lets us have one."""
-    script = f'mount -t tmpfs -o size=400k none "$1" && {sys.executable} -c "$2" "$1"'
+    script = 'mount -t tmpfs -o size=400k none "$1" && "$3" -c "$2" "$1"'
+    arguments = [tmp_path, FULL_DISK, sys.executable]
     done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh", tmp_path, FULL_DISK],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from fetchlab.checkpoint.run_lock import RunLock, RunLockedError
 from fetchlab.types import ConfigError
 
-SRC = Path(__file__).parents[2] / "src"
 HOLD = """
 import subprocess, sys, time
 from pathlib import Path
@@ -29,7 +27,7 @@ def test_second_start_is_refused_until_the_holder_is_killed(tmp_path):
     (tmp_path / "metrics.csv").write_text("env_steps\n")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fetchlab.checkpoint.signals import StopFlag
 
-SRC = Path(__file__).parents[2] / "src"
 LOOP = """
 import time
 from fetchlab.checkpoint.signals import StopFlag
@@ -56,7 +54,7 @@ def test_restores_after_an_error_and_keeps_the_first_reason():
 def test_second_interrupt_exits_now():
     child = subprocess.Popen(
         [sys.executable, "-c", LOOP],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

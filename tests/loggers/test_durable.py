@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,26 +12,32 @@ from fetchlab.loggers.durable import AppendFile, checked_size, cut_back
 from fetchlab.types import ConfigError
 
 
-@pytest.fixture
+@contextmanager
 def size_limit():
-    """Let files of this process grow to 10 bytes only: a disk that fills up in mid-write."""
+    """Let files of this process grow to 10 bytes only: a disk that fills up in mid-write.
+
+    The test report is one of them where it goes to a file: the limit ends before pytest writes.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_write_that_does_not_fit_leaves_nothing_and_names_the_file(tmp_path, size_limit):
+def test_a_write_that_does_not_fit_leaves_nothing_and_names_the_file(tmp_path):
     file = AppendFile(tmp_path / "new" / "log")
-    file.write(b"123456\n")
-    with pytest.raises(OSError, match=r"new/log") as caught:
-        file.write(b"does not fit\n")
-    assert caught.value.errno == errno.EFBIG
-    assert (tmp_path / "new" / "log").read_bytes() == b"123456\n"
-    file.write(b"78\n")  # what fits is still taken
-    assert file.sync() == 10
+    with size_limit():
+        file.write(b"123456\n")
+        with pytest.raises(OSError, match=r"new/log") as caught:
+            file.write(b"does not fit\n")
+        assert caught.value.errno == errno.EFBIG
+        assert (tmp_path / "new" / "log").read_bytes() == b"123456\n"
+        file.write(b"78\n")  # what fits is still taken
+        assert file.sync() == 10
 
 
 def test_a_full_disk_names_the_file(tmp_path):

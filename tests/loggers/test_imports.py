@@ -1,5 +1,6 @@
 """Start-up time: loggers and callbacks leave heavy packages to the moment they are needed."""
 
+import os
 import subprocess
 import sys
 
@@ -20,8 +21,7 @@ print(sorted(heavy & set(sys.modules)))
 
 
 def test_imports_are_light():
-    path = [entry for entry in sys.path if entry]
-    env = {"PYTHONPATH": ":".join(path), "PATH": ""}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True
     )

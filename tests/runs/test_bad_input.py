@@ -106,11 +106,12 @@ def test_two_configurations_never_share_a_folder_and_seeds_do_not_change_the_has
         (["experiment=state_push", "algo.batchsize=3"], ["algo.batchsize"]),
         (["experiment=state_push", "algo.utd_ratio=0"], ["algo.utd_ratio=0", "positive number"]),
         (["experiment=pixel_push", "encoder=null"], ["must be a string or a list"]),
-        (["resume=/nonexistent"], ["resume='/nonexistent'", "a run's folder"]),
-        (["resume=/tmp", "seed=3"], ["seed='3'", "total_env_steps, trainer and force_resume"]),
+        (["resume={folder}/missing"], ["resume='{folder}/missing'", "a run's folder"]),
+        (["resume={folder}", "seed=3"], ["seed='3'", "total_env_steps, trainer and force_resume"]),
     ],
 )
-def test_the_command_line_answers_in_one_line(args, words):
+def test_the_command_line_answers_in_one_line(tmp_path, args, words):
+    args, words = ([text.format(folder=tmp_path) for text in texts] for texts in (args, words))
     done = subprocess.run(
         [sys.executable, "src/train.py", *args], cwd=ROOT, capture_output=True, text=True
     )
