@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from table import SCRATCH, main, print_row, say
-from training import compose, env_steps_per_s, torch_settings, without_trainer
+from training import compose, torch_settings, training_rates, without_trainer
 from update import layout_of, random_batch
 
 N_ENVS = (1, 2, 4, 8, 16, 32)
@@ -46,7 +46,7 @@ def training(quick: bool, folder: Path) -> None:
                 "collect.learning_starts=1600",
                 f"run_dir={folder / name}",
             )
-            rate = env_steps_per_s(cfg)
+            rate = training_rates(cfg).env_steps_per_s
             first = first or rate
             print_row(name, rate, first, rate / first, None, None)
 

@@ -4,7 +4,8 @@ A row is one JSON line on stdout, ``{name, value, reference, ratio, target, ok}`
 and ``reference`` the peer's or the physical limit's, both medians over repetitions; ``ratio`` is
 the median of the ratios of neighbouring repetitions, in which a machine's drift cancels. ``target``
 bounds the ratio, or the value in a row that has a unit in its name. ``ok`` and
-``target`` are null where nothing is asked for; ``value`` is null where it could not be measured.
+``target`` are null where nothing is asked for; ``value`` is null where it could not be measured. A
+row may have more entries, which say what it was measured on.
 """
 
 from __future__ import annotations
@@ -16,23 +17,25 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "logs"  # runs live here, so their disk is the one to measure
 sys.path.insert(0, str(ROOT / "src"))
 
 
-def main(doc: str, bench: Callable[..., None], **flags: str) -> None:
+def main(doc: str, bench: Callable[..., None], **options: str | dict[str, Any]) -> None:
     """Parse the command line and run ``bench(quick)``, its prints on stderr.
 
     Args:
         doc: the benchmark's docstring.
-        bench: prints its rows; takes ``quick`` and the other flags.
-        flags: name -> help of each switch beside ``--quick``.
+        bench: prints its rows; takes ``quick`` and the other options.
+        options: name -> help of each switch beside ``--quick``, or what `add_argument` takes.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    for name, text in {"quick": "under 60 s", **flags}.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
+    for name, given in {"quick": "under 60 s", **options}.items():
+        switch = {"action": "store_true", "help": given}
+        parser.add_argument(f"--{name}", **(switch if isinstance(given, str) else given))
     with contextlib.redirect_stdout(sys.stderr):
         bench(**vars(parser.parse_args()))
 
@@ -100,10 +103,11 @@ def ratio_row(
     print_row(name, statistics.median(ours), statistics.median(reference), ratio, target, ok)
 
 
-def missing_row(name: str, target: float | None, reason: str) -> None:
+def missing_row(name: str, target: float | None, reason: str, **details: Any) -> None:
     """Print the row of what could not be measured here, and say why."""
     say(f"{name}: not measured: {reason}")
-    print_row(name, None, None, None, target, None if target is None else False)
+    ok = None if target is None else False
+    print_row(name, None, None, None, target, ok, reason=reason, **details)
 
 
 def print_row(
@@ -113,8 +117,10 @@ def print_row(
     ratio: float | None,
     target: float | None,
     ok: bool | None,
+    **details: Any,
 ) -> None:
-    """Print one line of the table."""
+    """Print one line of the table, with what else there is to know about it."""
     figures = {"value": value, "reference": reference, "ratio": ratio, "target": target}
     row = {key: None if x is None else float(f"{x:.6g}") for key, x in figures.items()}
-    print(json.dumps({"name": name, **row, "ok": ok}), file=sys.__stdout__, flush=True)
+    line = json.dumps({"name": name, **row, "ok": ok, **details})
+    print(line, file=sys.__stdout__, flush=True)

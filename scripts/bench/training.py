@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from table import say_turn
@@ -17,6 +19,7 @@ from fetchlab.config import compose
 
 #: Rounds of a run beyond the last block: the step in flight, and the one that ends the block.
 SPARE_ROUNDS = 4
+MEASURABLE_ROUNDS = 10
 
 
 @dataclass
@@ -84,18 +87,37 @@ class Turns:
         self._rounds, self._began = 0, time.perf_counter()
 
 
-def env_steps_per_s(cfg: Mapping[str, Any]) -> float:
-    """Rate of a whole training once it updates, its first fifth and its evaluations left out."""
+class Rates(NamedTuple):
+    """Of a whole training."""
+
+    env_steps_per_s: float
+    updates_per_s: float
+
+
+def training_rates(cfg: Mapping[str, Any], until: float = math.inf) -> Rates:
+    """Rates of a whole training once it updates, its first fifth and its evaluations left out.
+
+    Args:
+        cfg: resolved, plain.
+        until: `time.perf_counter` at which it is stopped as by a scheduler, if it still runs.
+
+    Raises:
+        RuntimeError: it ended before there was anything to measure.
+    """
     from fetchlab.callbacks.evaluation import Evaluation
     from fetchlab.learn.datamodule import ReplayDataModule
     from fetchlab.run import start
 
-    inner, seen = ReplayDataModule.round, []
+    inner, seen, stopped = ReplayDataModule.round, [], False
 
     def timed(data: Any) -> Any:
-        batch = inner(data)
+        nonlocal stopped
+        batch, now = inner(data), time.perf_counter()
         if data.collector.learning and len(data.replay):
-            seen.append((time.perf_counter(), data.env_steps))
+            seen.append((now, data.env_steps, data.collector.policy.grad_updates))
+        if now > until and not stopped:
+            stopped = True
+            os.kill(os.getpid(), signal.SIGTERM)
         return batch
 
     with (
@@ -103,8 +125,11 @@ def env_steps_per_s(cfg: Mapping[str, Any]) -> float:
         mock.patch.object(Evaluation, "on_train_epoch_end", lambda *_: None),
     ):
         start(cfg)
-    (began, first), (ended, last) = seen[len(seen) // 5], seen[-1]
-    return (last - first) / (ended - began)
+    if len(seen) < MEASURABLE_ROUNDS:
+        raise RuntimeError(f"it learned for {len(seen)} rounds: too few to measure")
+    first, last = seen[len(seen) // 5], seen[-1]
+    seconds, *counts = (b - a for a, b in zip(first, last, strict=True))
+    return Rates(*(count / seconds for count in counts))
 
 
 @contextlib.contextmanager
