@@ -56,9 +56,10 @@ stopped() { # the host wants its machine back: let the stage end by itself, then
     kill -TERM -- "-$group" 2>/dev/null
     wait "$group"
   fi
-  echo "gpu_check: stopped by a signal after $SECONDS s" | tee -a "$log" >&2
+  echo "gpu_check: stopped by a signal after $SECONDS s" | tee -a "$log" >&3
   exit 1
 }
+exec 3>&2 # a signal comes while a stage's standard error goes to the log
 trap finish EXIT
 trap stopped TERM INT HUP
 
@@ -83,7 +84,7 @@ report() { # STAGE OK NOTE: the stage's own row
 }
 
 stage() { # NAME PERCENT ROWS [ARGUMENTS]: run rows of scripts/bench/gpu.py in a share of the time
-  local name=$1 limit=$((budget * $2 / 100)) left=$((budget - SECONDS - KILL_AFTER)) code before
+  local name=$1 limit=$((budget * $2 / 100)) left=$((budget - SECONDS - KILL_AFTER)) code before began=$SECONDS
   if [ "$left" -lt 1 ] || [ "$left" -lt $((limit / 2)) ]; then
     report "$name" false "not begun: too little time is left"
     return
@@ -96,12 +97,13 @@ stage() { # NAME PERCENT ROWS [ARGUMENTS]: run rows of scripts/bench/gpu.py in a
   timeout --kill-after="$KILL_AFTER" "$limit" "$python" scripts/bench/gpu.py --rows "$3" \
     --experiment "$EXPERIMENT" --seconds $((limit - limit / 10)) "${options[@]}" "${@:4}" >>"$rows" 2>>"$log" &
   group=$!
-  wait "$group"
+  { wait "$group"; } 2>>"$log" # the shell tells of a killed process
   code=$?
   kill -KILL -- "-$group" 2>/dev/null
   group=''
   rm -rf "${scratch:?}"/tmp* # what a killed stage left there
-  if [ "$code" = 124 ] || [ "$code" = 137 ]; then
+  # 137 is timeout's own SIGKILL, or the kernel's where memory ran out.
+  if [ "$code" = 124 ] || { [ "$code" = 137 ] && [ $((SECONDS - began)) -ge "$limit" ]; }; then
     report "$name" false "no end within $limit s"
   elif [ "$code" != 0 ]; then
     report "$name" false "failed with exit status $code"

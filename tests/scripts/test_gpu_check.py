@@ -85,6 +85,7 @@ def test_a_stage_that_crashes_hangs_or_is_mute_does_not_end_the_others(check, tm
     process = check(
         "toy*) echo 'it broke' >&2; exit 3 ;;",
         "updates*) ;;",
+        "variants*) kill -KILL $$ ;;",  # as the kernel does where memory runs out
         hanging("*--envs' '4*", tmp_path / "worker"),
         seconds=40,
     )
@@ -94,14 +95,16 @@ def test_a_stage_that_crashes_hangs_or_is_mute_does_not_end_the_others(check, tm
     assert {name: row["note"] for name, row in stages.items() if not row["ok"]} == {
         "toy": "failed with exit status 3",
         "profile": "wrote no row",
+        "variants": "failed with exit status 137",
         "training-4": "no end within 4 s",
     }
-    assert [row["path"] for row in figures] == ["/host/site"] * (len(STAGES) - 3)
+    assert [row["path"] for row in figures] == ["/host/site"] * (len(STAGES) - 4)
     assert process.returncode == 1
     assert out.startswith("gpu_check: rehearsal, no CUDA device: the figures mean nothing; 40 s\n")
     assert err.splitlines() == [
         "gpu_check: failed: toy (failed with exit status 3)",
         "gpu_check: failed: profile (wrote no row)",
+        "gpu_check: failed: variants (failed with exit status 137)",
         "gpu_check: failed: training-4 (no end within 4 s)",
     ]
     assert gone(tmp_path / "worker")
