@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fetchlab.checkpoint.signals import StopFlag
+from fetchlab.checkpoint.signals import STOP_SIGNALS, StopFlag
 
 LOOP = """
 import time
@@ -29,15 +30,46 @@ with StopFlag() as flag:
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_sets_the_flag_and_restores(name):
     number = getattr(signal, name)
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    if name == "SIGHUP":  # these tests may themselves run under nohup
+        signal.signal(number, signal.SIG_DFL)
+    before = [signal.getsignal(one) for one in STOP_SIGNALS]
     with StopFlag() as flag:
         assert (flag.stop, flag.reason) == (False, None)
         os.kill(os.getpid(), number)
         assert (flag.stop, flag.reason) == (True, name)
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [signal.getsignal(one) for one in STOP_SIGNALS] == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopFlag() as flag:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not flag.stop
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert flag.reason == "SIGUSR1"
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_outside_of_the_main_thread_only_a_request_stops():
+    before = [signal.getsignal(one) for one in STOP_SIGNALS]
+    seen = []
+
+    def run():
+        with StopFlag() as flag:
+            seen.append([signal.getsignal(one) for one in STOP_SIGNALS])
+            flag.request("short disk space")
+            seen.append(flag.reason)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [before, "short disk space"]
 
 
 def test_restores_after_an_error_and_keeps_the_first_reason():

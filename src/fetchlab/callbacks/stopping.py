@@ -20,8 +20,13 @@ class Stopping(pl.Callback):
 
     @property
     def reason(self) -> str | None:
-        """``SIGTERM``, ``SIGINT`` or what `request` was given; None while nobody asked."""
+        """A signal's name or what `request` was given; None while nobody asked."""
         return self._flag.reason
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked for a stop."""
+        return self._flag.stop
 
     def request(self, reason: str) -> None:
         """Stop after this round, as a signal does."""

@@ -52,8 +52,9 @@ class WorkerLink:
         with_parent = int(threading.current_thread() is threading.main_thread())
         arguments = (theirs.fileno(), memory, os.getpid(), with_parent)
         # Terminals, `timeout` and schedulers signal the whole process group, and the parent still
-        # has a round to finish: the child inherits this mask, from its first instruction on.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        # has a round to finish: the child inherits this mask, from its first instruction on. It
+        # holds every signal that can be blocked: a worker ends with its parent, or by SIGKILL.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _BOOT, *map(str, arguments)],

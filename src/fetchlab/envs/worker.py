@@ -7,9 +7,9 @@ episode ends is reset at once, so that its final *and* its next first observatio
 together. Everything rarer (reset, get_state, set_state) carries a pickled value; both ends of the
 socket are our own processes.
 
-A worker imports neither torch nor torchrl (half a GB and six seconds each). It inherits SIGINT and
-SIGTERM blocked (`WorkerLink`). It ends when its socket closes, and the kernel kills it when its
-parent dies.
+A worker imports neither torch nor torchrl (half a GB and six seconds each). It inherits all signals
+blocked (`WorkerLink`). It ends when its socket closes, and the kernel kills it when its parent
+dies.
 """
 
 from __future__ import annotations
