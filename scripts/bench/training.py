@@ -164,5 +164,7 @@ class Entries(dict[str, Any]):
 
 
 def threads_of(cfg: Mapping[str, Any]) -> int:
-    """Torch threads of a run: the trainer's, or one per core."""
-    return cfg["trainer"]["threads"] or len(os.sched_getaffinity(0))
+    """Torch threads of a run: the trainer's, or the cores that no worker uses."""
+    from fetchlab.sizes import learner_threads
+
+    return learner_threads(cfg)

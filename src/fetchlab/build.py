@@ -22,6 +22,7 @@ from fetchlab.replay.replay import make_replay
 from fetchlab.sizes import (
     check_fits,
     collecting_workers,
+    evaluation_workers,
     replay_device,
     replay_size,
     row_spec,
@@ -76,6 +77,7 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
     """
     collect, algo = cfg["collect"], cfg["algo"]
     n_envs, device = collect["n_envs"], replay_device(cfg)
+    evaluation_workers(cfg)  # a number that cannot work is found now, not at the first evaluation
     env = build_env(cfg, n_envs, collecting_workers(cfg))
     try:
         layout = state_layout(env)

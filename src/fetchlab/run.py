@@ -27,14 +27,12 @@ from fetchlab.preflight.allocator import reuse_memory
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.replay.files import ReplayError
-from fetchlab.sizes import collecting_workers, memory_bytes
+from fetchlab.sizes import collecting_workers, learner_threads, memory_bytes
 from fetchlab.trainer import build_trainer
-from fetchlab.types import ConfigError, NonFiniteError, RunFailedError, require
+from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = ("total_env_steps", "trainer", "run_dir")
-#: What ``trainer.threads: null`` means, whatever an earlier run of this process chose.
-ALL_THREADS = torch.get_num_threads()
 #: Causes that are reported in one line; anything else is a defect and keeps its traceback.
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
 
@@ -122,10 +120,7 @@ def _continue_command(run_dir: Path) -> str:
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
     trainer = cfg["trainer"]
-    given = trainer["threads"]
-    fits = given is None or (isinstance(given, int) and given >= 1)
-    require(fits, "trainer.threads", given, "1 or more torch threads, or null", "1 is usual")
-    torch.set_num_threads(trainer["threads"] or ALL_THREADS)
+    torch.set_num_threads(learner_threads(cfg))
     reuse_memory()
     if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")

@@ -45,6 +45,44 @@ def collecting_workers(cfg: Mapping[str, Any]) -> int:
     return worker_count(collect["workers"], collect["n_envs"], keep_core=not sees_pixels(cfg))
 
 
+def evaluation_workers(cfg: Mapping[str, Any]) -> int:
+    """Worker processes of the evaluation: what was asked, or as in ``collect``, where that fits.
+
+    Raises:
+        ConfigError: no environments, or more workers than environments.
+    """
+    key, evaluation = "callbacks.evaluation", cfg["callbacks"]["evaluation"]
+    n_envs, asked = evaluation["n_envs"], evaluation["workers"]
+    whole = isinstance(n_envs, int) and n_envs >= 1
+    require(whole, f"{key}.n_envs", n_envs, "a positive whole number", "collect.n_envs is usual")
+    require(
+        asked is None or (isinstance(asked, int) and 1 <= asked <= n_envs),
+        f"{key}.workers",
+        asked,
+        f"null, or from 1 to {key}.n_envs={n_envs}",
+        "null takes as many as fit",
+    )
+    return asked or min(n_envs, worker_count(cfg["collect"]["workers"], n_envs))
+
+
+def learner_threads(cfg: Mapping[str, Any]) -> int:
+    """Torch threads: what was asked, or the cores that no worker uses; one beside a GPU.
+
+    A thread that shares its core with a worker makes all others wait for it, in every operation.
+
+    Raises:
+        ConfigError: not a number of threads.
+    """
+    given = cfg["trainer"]["threads"]
+    fits = given is None or (isinstance(given, int) and given >= 1)
+    require(fits, "trainer.threads", given, "1 or more torch threads, or null", "1 is usual")
+    if given is not None:
+        return int(given)
+    if cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available():
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) - collecting_workers(cfg))
+
+
 def replay_size(cfg: Mapping[str, Any]) -> ReplaySize:
     """How much this run stores: min(capacity, total_env_steps) plus the margin."""
     return ReplaySize(
@@ -133,8 +171,8 @@ def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
         per_sample = frame * (stack + 1 if algo["n_step"] == 1 else 2 * stack) * updates
         per_sample += ACTIVATION_BYTES_PER_PIXEL * pixels["image_size"] ** 2
     return run_memory_bytes(
-        workers=collecting_workers(cfg),
-        n_envs=collect["n_envs"],
+        workers=collecting_workers(cfg) + evaluation_workers(cfg),
+        n_envs=collect["n_envs"] + cfg["callbacks"]["evaluation"]["n_envs"],
         pixels=sees_pixels(cfg),
         parameter_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),
         working_bytes=per_sample * algo["batch_size"],
