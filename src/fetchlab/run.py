@@ -146,7 +146,8 @@ def _run(
         status = "failed"
         try:
             built.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
-            status = "finished" if parts.data.done else "stopped"
+            whole = parts.data.done and not built.evaluation.due(parts.data)
+            status = "finished" if whole else "stopped"
         finally:
             reason = built.stopping.reason if status == "stopped" else None
             seconds = built.checkpoints.wall_time_s

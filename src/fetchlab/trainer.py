@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from fetchlab.build import Parts, build_env
@@ -26,6 +27,7 @@ from fetchlab.checkpoint.torch_io import CommitCheckpointIO
 from fetchlab.learn.metrics import ENCODER_METRICS, GOAL_METRICS, UPDATE_METRICS
 from fetchlab.loggers.csv import RunCSVLogger
 from fetchlab.loggers.tensorboard import RunTensorBoardLogger
+from fetchlab.sizes import evaluation_workers
 
 COLUMNS = (
     *UPDATE_METRICS,
@@ -84,28 +86,26 @@ def build_trainer(
         ),
         lambda: rates.start(data.env_steps, module.grad_updates),
     )
+    stopping = Stopping()
+    checkpoints = Checkpoints(run_dir / "checkpoints", lambda data: evaluation.due(data), record)
     evaluation = Evaluation(
-        lambda: build_env(cfg, evaluating["n_envs"], evaluating["workers"]),
+        lambda: build_env(cfg, evaluating["n_envs"], evaluation_workers(cfg)),
         evaluating["every_env_steps"],
         evaluating["episodes"],
         cfg["seed"],
         run_dir / "evaluation.json",
-        log_points.write,
+        stop=lambda: stopping.asked,
+        record=log_points.write,
+        commit=checkpoints.evaluated,
     )
-    checkpoints = Checkpoints(
-        run_dir / "checkpoints",
-        lambda: evaluation.history[-1]["success_rate"] if evaluation.history else None,
-        record,
-    )
-    stopping = Stopping()
     total, estimate = cfg["total_env_steps"], options["time_estimate"]
-    # In this order: an evaluation writes its row, the checkpoint then holds both.
+    # In this order: a state is committed before its evaluation, which can be made up for.
     callbacks: list[pl.Callback] = [
         DiskWatch(run_dir, **options["disk_watch"], stop=stopping.request),
         stopping,
         log_points,
-        evaluation,
         checkpoints,
+        evaluation,
         EnvStepProgress(total, options["progress_refresh_s"]),
         TimeEstimate(total, **estimate),
     ]
@@ -117,7 +117,7 @@ def build_trainer(
         max_epochs=-1,
         logger=_loggers(cfg, run_dir, resume),
         callbacks=callbacks,
-        plugins=[CommitCheckpointIO(keep=options["keep_checkpoints"])],
+        plugins=[CommitCheckpointIO(keep=options["keep_checkpoints"]), _one_process()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -139,8 +139,19 @@ def _loggers(cfg: Mapping[str, Any], run_dir: Path, resume: bool) -> list[Logger
     return loggers
 
 
+def _one_process() -> LightningEnvironment:
+    """A run is one process, whatever a scheduler or launcher says of it in the environment.
+
+    Left alone, Lightning would guess a cluster from those variables and check that the run's size
+    fits it, answer SIGUSR1 itself, and keep quiet where they give the process another rank than 0.
+    """
+    environment = LightningEnvironment()
+    environment.set_global_rank(0)
+    return environment
+
+
 def _silence_lightning() -> None:
-    """Hide advice that does not apply: the data source is a collector, not a DataLoader."""
+    """Hide advice that does not apply: one process, and a collector instead of a DataLoader."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*isinstance.*LeafSpec.*"):
+    for text in (".*`srun`.*", ".*does not have many workers.*", ".*isinstance.*LeafSpec.*"):
         warnings.filterwarnings("ignore", message=text)

@@ -131,6 +131,20 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
     assert read_checkpoint(put(tmp_path, 1, data))[1]["checkpoint.pt"] == data
 
 
+def test_prune_keeps_the_newest_of_the_same_env_steps_and_counts_it_once(tmp_path):
+    for steps in (100, 200):
+        put(tmp_path, steps)
+    put(tmp_path, 300, b"unevaluated").rename(tmp_path / "step_000000300_0")
+    prune(tmp_path, "step", keep=2)
+    assert names(tmp_path) == ["step_000000200", "step_000000300_0"]
+    put(tmp_path, 300, b"evaluated")
+    assert [path.name for path in prune(tmp_path, "step", keep=2)] == ["step_000000300_0"]
+    assert names(tmp_path) == ["step_000000200", "step_000000300"]
+    # A damaged one replaces nothing.
+    os.truncate(put(tmp_path, 300, b"again") / "checkpoint.pt", 2)
+    assert prune(tmp_path, "step", keep=2) == []
+
+
 def test_prune_counts_only_valid_ones_and_keeps_two(tmp_path):
     for steps in (100, 200, 300, 400, 500):
         put(tmp_path, steps)

@@ -31,6 +31,25 @@ def test_rows_of_the_two_newest_checkpoints_cannot_be_overwritten(tmp_path):
     replay.extend(sim.step())
 
 
+def test_a_checkpoint_that_replaces_the_newest_takes_no_protection_from_the_one_before(tmp_path):
+    replay, sim = filled(tmp_path, steps=0)
+    saved(replay)
+    for _ in range(30):
+        replay.extend(sim.step())
+    once = saved(replay)
+    limit, previous = replay.storage.commits.limit.copy(), replay.storage.commits.previous
+    replay.replace_commit()
+    again = saved(replay)
+    np.testing.assert_array_equal(replay.storage.commits.limit, limit)
+    np.testing.assert_array_equal(limit, replay.storage.layout.rows)  # row 0 is still needed
+    assert replay.storage.commits.previous is previous
+    # So that a resume checks every row that was added since the one before.
+    states = [once["_storage"], again["_storage"]]
+    for name in ("previous_start", "previous_cursor", "cursor"):
+        assert torch.equal(*(state[name] for state in states))
+    assert (states[0]["previous_cursor"] == 0).all()
+
+
 def test_a_refused_step_stores_nothing(tmp_path):
     replay, sim = filled(tmp_path)
     before = saved(replay)

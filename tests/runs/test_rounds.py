@@ -1,4 +1,4 @@
-"""The order of a round inside Lightning, pinned: collect, update, evaluate, log, checkpoint."""
+"""The order of a round inside Lightning, pinned: collect, update, commit, evaluate, log, commit."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_collect_update_checkpoint_happen_in_this_order(compose_run, tmp_path):
 
     warm = ["send"] + ["receive", "send"] * 50
     learning = ["receive", "send", "sample", "update"]
-    boundary = ["receive", "_evaluate", "save_checkpoint"]
+    boundary = ["receive", "save_checkpoint", "_evaluate", "save_checkpoint"]
     # 102 steps are 51 rounds of 2; updates start when 100 steps are stored, one per 2 env steps,
     # and the round that an evaluation settles gives its update to the next round.
     first_epoch = warm + boundary

@@ -1,8 +1,9 @@
 """When a checkpoint is committed, and what it holds beside weights, optimizers and data module.
 
-A checkpoint is due before the first env step, at every evaluation, at the end of the run, when a
-signal stops it, and whenever the replay ring would overwrite a row that one of the two newest
-checkpoints needs.
+A checkpoint is due before the first env step, before and after every evaluation, when a signal
+stops the run, and whenever the replay ring would overwrite a row that one of the two newest
+checkpoints needs. The one after an evaluation replaces the one before it, whose name ends in
+``_0``.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ class Checkpoints(pl.Callback):
 
     Args:
         folder: ``checkpoints/`` of the run.
-        success: the newest evaluation's success rate, or None before the first.
+        unevaluated: ``(data module)``, whether the evaluation of its state is still missing.
         record: what a resume compares before it continues (configuration, versions, threads).
     """
 
     def __init__(
-        self, folder: Path, success: Callable[[], float | None], record: Mapping[str, Any]
+        self, folder: Path, unevaluated: Callable[[Any], bool], record: Mapping[str, Any]
     ) -> None:
-        self._folder, self._success, self._record = folder, success, record
+        self._folder, self._unevaluated, self._record = folder, unevaluated, record
         self._saved_at = -1
         self._best = -1.0
         self._logger_states: list[Any] = []
@@ -58,16 +59,22 @@ class Checkpoints(pl.Callback):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Commit at every evaluation and wherever the run stops."""
+        """Commit before every evaluation and wherever the run stops."""
         data = trainer.datamodule
         data.settle()
-        success = self._success()
-        if success is not None and success > self._best:
-            self._best = success
-            weights = {"state_dict": pl_module.state_dict(), "success_rate": success}
-            write_best(self._folder, {**weights, "env_steps": data.env_steps}, data.env_steps)
         if data.env_steps > self._saved_at:
             self.save(trainer)
+
+    def evaluated(self, trainer: Any, success: float) -> None:
+        """Commit the weights where they are the best so far, and the state with its evaluation."""
+        env_steps = trainer.datamodule.env_steps
+        if success > self._best:
+            self._best = success
+            weights = trainer.lightning_module.state_dict()
+            best = {"state_dict": weights, "success_rate": success, "env_steps": env_steps}
+            write_best(self._folder, best, env_steps)
+        trainer.datamodule.replay.replace_commit()
+        self.save(trainer)
 
     def save(self, trainer: Any) -> None:
         """Settle the outstanding round, make the replay durable, then commit."""
@@ -75,7 +82,8 @@ class Checkpoints(pl.Callback):
         data.settle()
         data.replay.flush()
         self._saved_at = data.env_steps
-        trainer.save_checkpoint(self._folder / checkpoint_name("step", data.env_steps))
+        name = checkpoint_name("step", data.env_steps)
+        trainer.save_checkpoint(self._folder / (f"{name}_0" if self._unevaluated(data) else name))
         data.replay.committed()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

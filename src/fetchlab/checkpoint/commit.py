@@ -78,7 +78,8 @@ def write_checkpoint(
 def prune(folder: Path, kind: str, keep: int) -> list[Path]:
     """Remove valid checkpoints older than the ``keep`` newest valid ones.
 
-    Damaged ones are neither counted nor removed: they are evidence.
+    Of those at the same env steps only the newest counts, and stays. Damaged ones are neither
+    counted nor removed: they are evidence.
 
     Args:
         folder: a run's ``checkpoints`` folder.
@@ -90,7 +91,13 @@ def prune(folder: Path, kind: str, keep: int) -> list[Path]:
     """
     least = 2 if kind == "step" else 1
     require(keep >= least, "keep", keep, f"at least {least}", "keep more checkpoints")
-    outdated = [checkpoint.path for checkpoint in survey(folder, kind, limit=None).valid[keep:]]
+    kept: set[int] = set()
+    outdated = []
+    for path, manifest in survey(folder, kind, limit=None).valid:  # newest first
+        if manifest.env_steps in kept or len(kept) == keep:
+            outdated.append(path)
+        else:
+            kept.add(manifest.env_steps)
     for path in outdated:
         remove(path)
     return outdated

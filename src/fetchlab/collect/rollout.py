@@ -43,12 +43,17 @@ def episode_seeds(seed: int, episodes: int) -> list[int]:
     return [1_000_000 + 10_000 * seed + index for index in range(episodes)]
 
 
+class StoppedError(RuntimeError):
+    """A rollout was abandoned because somebody asked for it; what it played is lost."""
+
+
 @torch.no_grad()
 def rollout(
     env: TransformedEnv,
     policy: Callable[[TensorDictBase], Tensor],
     seeds: Sequence[int],
     record: int = 0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Episodes:
     """Play one episode per seed, in waves of as many as the environment holds.
 
@@ -57,9 +62,19 @@ def rollout(
         policy: observation -> actions (N, A) in [-1, 1].
         seeds: one per episode; the last wave is filled up with the last seed and cut.
         record: keep the frames of the first ``record`` episodes.
+        stop: asked before every step; True abandons the rollout.
+
+    Raises:
+        StoppedError: ``stop`` said so.
     """
     n = int(env.batch_size[0])
-    waves = [_play_wave(env, policy, seeds[i : i + n], i < record) for i in range(0, len(seeds), n)]
+
+    def act(obs: TensorDictBase) -> Tensor:
+        if stop():
+            raise StoppedError
+        return policy(obs)
+
+    waves = [_play_wave(env, act, seeds[i : i + n], i < record) for i in range(0, len(seeds), n)]
     columns = zip(*(wave[0] for wave in waves), strict=True)
     success, returns, distance, length = (torch.cat(column) for column in columns)
     frames = [clip for wave in waves for clip in wave[1]][:record]

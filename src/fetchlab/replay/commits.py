@@ -55,6 +55,10 @@ class CommittedRows:
             raise RuntimeError("committed() without state_dict(): save the state first")
         self.restore([*self._commits, self._taken])
 
+    def replace(self) -> None:
+        """The next checkpoint takes the place of the newest, and needs the same rows."""
+        self.restore(self._commits[:-1])
+
     def restore(self, commits: list[Commit]) -> None:
         """Protect the two newest of ``commits``, oldest first."""
         self._commits = commits[-2:]

@@ -109,6 +109,10 @@ class HindsightReplay(TensorDictReplayBuffer):
         """The newest `state_dict` is durable now; see `EpisodeStorage.committed`."""
         self._storage.committed()
 
+    def replace_commit(self) -> None:
+        """The next `state_dict` replaces the newest one; see `EpisodeStorage.replace_commit`."""
+        self._storage.replace_commit()
+
     def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:
         """Whether one of the next ``rounds_ahead`` rounds may touch a protected row."""
         return self._storage.commit_needed(rounds_ahead)

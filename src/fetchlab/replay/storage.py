@@ -164,6 +164,10 @@ class EpisodeStorage(Storage):
         self.commits.committed()
         self._free_at_least = 0
 
+    def replace_commit(self) -> None:
+        """The next `state_dict` replaces the newest durable one; no row is stored in between."""
+        self.commits.replace()
+
     def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:
         """Whether one of the next ``rounds_ahead`` rounds may touch a protected row."""
         return not self._rows_free(rows_written(rounds_ahead) + 1)
