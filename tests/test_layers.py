@@ -14,7 +14,7 @@ PROJECT = "fetchlab"
 
 #: From the bottom up: a part may import itself and any layer below its own, nothing beside it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"types"}),
+    frozenset({"types", "patience"}),
     frozenset({"envs", "networks", "replay", "augment", "preflight"}),
     frozenset({"collect", "checkpoint", "losses", "routing"}),
     frozenset({"learn", "callbacks", "loggers", "report"}),

@@ -176,8 +176,8 @@ def test_workers_load_mujoco_but_not_torch(shared):
 def test_workers_ignore_signals_meant_for_the_group(shared):
     shared.reset(SEEDS)
     for pid in shared.pids:
-        os.kill(pid, signal.SIGINT)
-        os.kill(pid, signal.SIGTERM)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+            os.kill(pid, getattr(signal, name))
     play(shared, actions(4, 3))
     assert shared.arrays.step.ravel().tolist() == [3, 3, 3]
 
@@ -215,6 +215,57 @@ def test_a_hung_worker_is_an_error_after_the_timeout(pool):
         pool.receive()
     assert 0.4 < time.monotonic() - start < 2.4  # killed, without two seconds of grace
     assert gone(pids)
+
+
+SUSPENDED = """
+import os, signal
+import numpy as np
+from fetchlab.envs.pool import WorkerPool
+from fetchlab.envs.specs import FetchSpec
+pool = WorkerPool(FetchSpec("FetchReach-v4", 50, None), 2, 2, timeout_s=2.0)
+pool.reset([1, 2])
+os.kill(pool.pids[0], signal.SIGSTOP)
+pool.send(np.ones((2, 4), np.float32))
+print("waiting", flush=True)
+pool.receive()
+print(pool.arrays.state.tobytes().hex(), flush=True)
+states = pool.get_state()
+os.kill(pool.pids[1], signal.SIGSTOP)
+states[1]["padding"] = bytes(10_000_000)  # more than the socket holds: sending waits
+print("sending", flush=True)
+pool.set_state(states)
+pool.send(np.ones((2, 4), np.float32))
+pool.receive()
+print(pool.arrays.state.tobytes().hex(), flush=True)
+pool.close()
+"""
+
+
+@needs_proc
+def test_time_in_which_the_whole_group_was_suspended_counts_for_no_time_out():
+    with subprocess.Popen(
+        [sys.executable, "-c", SUSPENDED],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        seen = []
+        for word in ("waiting", "sending"):  # for an answer; for a worker to take a request
+            assert process.stdout.readline() == f"{word}\n"
+            time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(2.4)
+            os.killpg(process.pid, signal.SIGCONT)
+            seen.append(process.stdout.readline().strip())
+    assert process.returncode == 0
+    pool = WorkerPool(FetchSpec("FetchReach-v4", 50, None), 2, 2, timeout_s=60.0)
+    pool.reset([1, 2])
+    for state in seen:
+        pool.send(np.ones((2, 4), np.float32))
+        pool.receive()
+        assert pool.arrays.state.tobytes().hex() == state
+    pool.close()
 
 
 @needs_proc

@@ -1,8 +1,10 @@
 """The backend is found by rendering with it; a failure names the reasons and the packages."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -101,6 +103,28 @@ def test_a_driver_that_hangs_is_a_failure(monkeypatch):
     monkeypatch.setattr(renderer, "_PROBE", "import time; time.sleep(60)")
     monkeypatch.setattr(renderer, "PROBE_TIMEOUT_S", 0.2)
     assert renderer._probe("egl") == renderer._Attempt(False, "no picture within 0 s")
+
+
+def test_a_driver_is_not_blamed_for_time_in_which_all_was_suspended():
+    code = (
+        "import sys; from fetchlab.preflight import renderer\n"
+        "renderer.PROBE_TIMEOUT_S = 2.0\n"
+        "renderer._PROBE = 'import time; time.sleep(0.6); print(7)'\n"
+        "print('probing', flush=True); print(renderer._probe('egl').text)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "probing\n"
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(2.2)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.stdout.readline() == "7\n"
 
 
 def test_a_driver_that_crashes_without_a_word_is_a_failure(monkeypatch):

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fetchlab.envs import worker as remote
+from fetchlab.patience import SLICES, patiently
 
 _BOOT = "from fetchlab.envs.worker import main; main()"
 # One simulator is one thread; a maths library that starts one per core only gets in its way.
@@ -40,7 +42,7 @@ class WorkerLink:
     def __init__(self, index: int, memory: int, timeout_s: float) -> None:
         self.sock, theirs = socket.socketpair()
         self._timeout_s = timeout_s
-        self.sock.settimeout(timeout_s)
+        self.sock.settimeout(timeout_s / SLICES)
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
         devices = os.environ.get("FETCHLAB_EGL_DEVICES")  # `fetchlab.preflight.renderer`
         if devices and "MUJOCO_EGL_DEVICE_ID" not in environment:
@@ -115,7 +117,7 @@ class WorkerLink:
 
     def _gone(self) -> BrokenLinkError:
         try:
-            code = self._process.wait(timeout=1.0)
+            code = patiently(partial(self._process.wait, timeout=1.0 / SLICES))
         except subprocess.TimeoutExpired:
             return BrokenLinkError("closed its socket")
         if code >= 0:
@@ -136,7 +138,8 @@ def shut_down(links: list[WorkerLink], grace_s: float, owner: int) -> None:
     """End and reap all workers, and empty the list.
 
     Closing the sockets asks them to leave; SIGKILL, which also ends a stopped process, takes those
-    that have not left after ``grace_s``. SIGTERM is of no use: workers block it.
+    that have not left after ``grace_s``, suspended or not: they have nothing to lose. SIGTERM is of
+    no use: workers block it.
     A forked child of ``owner``, the process that started them, leaves them alone.
     """
     if os.getpid() != owner:

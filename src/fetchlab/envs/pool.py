@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import time
 import weakref
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +17,7 @@ import numpy as np
 from fetchlab.envs import worker as remote
 from fetchlab.envs.link import BrokenLinkError, WorkerLink, shut_down
 from fetchlab.envs.shared import SharedArrays, anonymous_memory
+from fetchlab.patience import SLICES
 from fetchlab.types import NonFiniteError, require
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class WorkerPool:
         spec: the environment.
         n_envs: number of environments N, >= 1; need not be a multiple of ``workers``.
         workers: number of processes, in [1, n_envs]; one per core is best.
-        timeout_s: a worker that has not answered after this many seconds counts as hung, > 0.
+        timeout_s: a worker that has not answered after this many seconds, those in which this
+            process was suspended left out, counts as hung, > 0.
 
     Raises:
         ConfigError: a size cannot work.
@@ -214,11 +215,12 @@ class WorkerPool:
     def _gather(self, timeout_s: float) -> list[Any]:
         """Wait for every pending answer; return the values, None for a plain OK."""
         values: list[Any] = [None] * len(self._links)
-        deadline = time.monotonic() + timeout_s
+        silent_slices = 0
         while self._pending:
             # All sockets, not only the pending ones: a death is seen whoever is being waited for.
-            ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if not ready:
+            ready = self._poll.poll(timeout_s / SLICES * 1000)
+            silent_slices += not ready
+            if silent_slices == SLICES:
                 silent = BrokenLinkError(f"did not answer within {timeout_s:g} s")
                 self._fail(min(self._pending), silent)
             for descriptor, _ in ready:

@@ -23,9 +23,11 @@ import socket
 import struct
 import sys
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fetchlab.envs.shared import SharedArrays
+from fetchlab.patience import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -143,10 +145,12 @@ def send_value(sock: socket.socket, tag: bytes, value: object) -> None:
 
     Raises:
         ConnectionError: the other end is gone.
-        TimeoutError: the other end takes nothing within the socket's timeout.
+        TimeoutError: the other end takes nothing within `SLICES` of the socket's timeouts.
     """
     payload = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    sock.sendall(tag + _LENGTH.pack(len(payload)) + payload)
+    view = memoryview(tag + _LENGTH.pack(len(payload)) + payload)
+    while view:
+        view = view[patiently(partial(sock.send, view)) :]
 
 
 def receive_value(sock: socket.socket) -> Any:
@@ -164,7 +168,7 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytearray:
     buffer = bytearray(size)
     view = memoryview(buffer)
     while view:
-        count = sock.recv_into(view)
+        count = patiently(partial(sock.recv_into, view))
         if not count:
             raise ConnectionResetError("the other end closed its socket")
         view = view[count:]

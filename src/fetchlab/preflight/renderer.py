@@ -12,8 +12,9 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
+from fetchlab.patience import SLICES, patiently
 from fetchlab.types import ConfigError
 
 #: EGL first: it is the one that reaches a GPU.
@@ -120,24 +121,26 @@ def _environment(backend: str) -> dict[str, str]:
 
 @cache
 def _probe(backend: str) -> _Attempt:
-    try:
-        done = subprocess.run(
-            # -P: a file of the working folder must not shadow a module
-            [sys.executable, "-P", "-c", _PROBE],
-            env={**os.environ, **_environment(backend)},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROBE_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return _Attempt(False, f"no picture within {PROBE_TIMEOUT_S:.0f} s")
-    if done.stdout.strip():  # a picture was there; a device beyond the first may have failed
-        description, *devices = done.stdout.strip().splitlines()
+    with subprocess.Popen(
+        # -P: a file of the working folder must not shadow a module
+        [sys.executable, "-P", "-c", _PROBE],
+        env={**os.environ, **_environment(backend)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            out, err = patiently(partial(process.communicate, timeout=PROBE_TIMEOUT_S / SLICES))
+        except subprocess.TimeoutExpired:
+            return _Attempt(False, f"no picture within {PROBE_TIMEOUT_S:.0f} s")
+        finally:
+            process.kill()
+    if out.strip():  # a picture was there; a device beyond the first may have failed
+        description, *devices = out.strip().splitlines()
         return _Attempt(True, description.strip()[:200], "".join(devices[:1]).strip())
-    return _Attempt(False, _last_line(done.stderr) or f"exit status {done.returncode}")
+    return _Attempt(False, _last_line(err) or f"exit status {process.returncode}")
 
 
 def _last_line(text: str) -> str:
