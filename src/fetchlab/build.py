@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fetchlab.envs.without_gl  # noqa: F401  before torchrl, which imports mujoco
+
+# isort: split
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -16,7 +16,7 @@ from fetchlab.types import ConfigError
 def _own_environment(monkeypatch: pytest.MonkeyPatch):
     # set before deleting: monkeypatch then also removes what `choose_renderer` itself writes
     names = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "FETCHLAB_EGL_DEVICES", "CUDA_VISIBLE_DEVICES")
-    for name in (*names, "MUJOCO_EGL_DEVICE_ID"):
+    for name in (*names, "MUJOCO_EGL_DEVICE_ID", "FETCHLAB_RENDERER"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     renderer._probe.cache_clear()

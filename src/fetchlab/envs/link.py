@@ -21,6 +21,8 @@ from typing import Any
 from fetchlab.envs import worker as remote
 from fetchlab.patience import SLICES, patiently
 
+# Told to workers without a camera, which then need no OpenGL library: see `without_gl`.
+_NO_GL = "disabled"
 _BOOT = "from fetchlab.envs.worker import main; main()"
 # One simulator is one thread; a maths library that starts one per core only gets in its way.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -36,14 +38,17 @@ class WorkerLink:
     Args:
         index: of the worker, from 0; where several GPUs render, it takes that one in turn.
         memory: file descriptor of the shared mapping, which the worker inherits.
+        renders: whether its environments have a camera.
         timeout_s: a message may stop halfway for this many seconds.
     """
 
-    def __init__(self, index: int, memory: int, timeout_s: float) -> None:
+    def __init__(self, index: int, memory: int, renders: bool, timeout_s: float) -> None:
         self.sock, theirs = socket.socketpair()
         self._timeout_s = timeout_s
         self.sock.settimeout(timeout_s / SLICES)
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
+        if not renders:
+            environment["MUJOCO_GL"] = _NO_GL
         devices = os.environ.get("FETCHLAB_EGL_DEVICES")  # `fetchlab.preflight.renderer`
         if devices and "MUJOCO_EGL_DEVICE_ID" not in environment:
             numbers = devices.split(",")

@@ -93,7 +93,7 @@ class WorkerPool:
         self._poll = select.poll()
         self._index: dict[int, int] = {}
         for index, share in enumerate(self._shares):
-            link = WorkerLink(index, memory, self.timeout_s)
+            link = WorkerLink(index, memory, spec.pixels is not None, self.timeout_s)
             self._links.append(link)
             self._index[link.sock.fileno()] = index
             self._poll.register(link.sock, select.POLLIN)

@@ -82,10 +82,11 @@ class _Attempt:
 def choose_renderer() -> RendererInfo:
     """Find a backend that renders and select it for this process and its children.
 
-    ``MUJOCO_GL``, where set, is the only candidate. Sets ``MUJOCO_GL`` and ``PYOPENGL_PLATFORM``;
-    call it before anything imports ``mujoco``. Probed once a process. Where several GPUs render
-    alike, ``FETCHLAB_EGL_DEVICES`` names them and simulator workers take them in turn, unless
-    ``MUJOCO_EGL_DEVICE_ID`` or, as schedulers do, ``CUDA_VISIBLE_DEVICES`` assigns one.
+    ``MUJOCO_GL``, where set, is the only candidate. Sets ``MUJOCO_GL``, ``PYOPENGL_PLATFORM`` and
+    ``FETCHLAB_RENDERER``; where this process itself renders, call it before anything imports
+    ``mujoco``. Probed once a process. Where several GPUs render alike, ``FETCHLAB_EGL_DEVICES``
+    names them and simulator workers take them in turn, unless ``MUJOCO_EGL_DEVICE_ID`` or, as
+    schedulers do, ``CUDA_VISIBLE_DEVICES`` assigns one.
 
     Raises:
         ConfigError: no candidate renders; the message has each one's reason and the packages.
@@ -114,9 +115,12 @@ def choose_gl_backend() -> str:
 
 
 def _environment(backend: str) -> dict[str, str]:
-    """Variables that select ``backend``; MuJoCo refuses a PyOpenGL platform that differs."""
+    """Variables that select ``backend``; MuJoCo refuses a PyOpenGL platform that differs.
+
+    The last one says that this backend was found to work: see `fetchlab.envs.without_gl`.
+    """
     platform = {"PYOPENGL_PLATFORM": backend} if backend in CANDIDATES else {}
-    return {"MUJOCO_GL": backend, **platform}
+    return {"MUJOCO_GL": backend, **platform, "FETCHLAB_RENDERER": backend}
 
 
 @cache
