@@ -101,13 +101,12 @@ def _vision(cfg: Mapping[str, Any]) -> Vision | None:
         )
         return None
     encoder = _encoder(cfg)
-    if trainer["channels_last"]:
-        torch.nn.Module.to(encoder, memory_format=torch.channels_last)  # type: ignore[call-overload]
     head = GoalPredictionHead(encoder.out_dim, **predict) if weight > 0 else None
     precision = trainer["precision"]
     known = precision in ("float32", "bfloat16")
     require(known, "trainer.precision", precision, "float32 or bfloat16", "float32 is exact")
-    return Vision(encoder, cfg["obs"]["frame_stack"], head, precision == "bfloat16")
+    bfloat16 = precision == "bfloat16"
+    return Vision(encoder, cfg["obs"]["frame_stack"], head, bfloat16, trainer["channels_last"])
 
 
 def _encoder(cfg: Mapping[str, Any]) -> PixelEncoder:

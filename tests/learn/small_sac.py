@@ -49,7 +49,7 @@ def make_module(
         head = None
         if settings.get("goal_weight", 0.0) > 0:
             head = GoalPredictionHead(encoder.out_dim, 16, [1.3, 0.7, 0.4], 0.1)
-        vision = Vision(encoder, STACK, head, bfloat16=False)
+        vision = Vision(encoder, STACK, head, bfloat16=False, channels_last=False)
     default = PIXEL_INPUTS if pixels else STATE_INPUTS
     agent = Agent(
         LAYOUT,

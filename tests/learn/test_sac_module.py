@@ -23,7 +23,9 @@ from small_sac import (
 )
 
 from fetchlab.learn.sac_module import NonFiniteError
+from fetchlab.networks import agent as agent_module
 from fetchlab.networks.agent import Agent
+from fetchlab.networks.pixel_encoder import scaled
 from fetchlab.routing.actor import ActorRouting
 from fetchlab.routing.critic import CriticRouting
 from fetchlab.types import ConfigError
@@ -99,6 +101,23 @@ def test_an_update_runs_five_encoder_passes_and_no_more():
     module.update(make_batch())
     # obs with gradients (a forward and its backward cost three), next online, next target
     assert calls == {"encoder": 2, "encoder_target": 1}
+
+
+def test_the_next_images_are_converted_once_for_both_encoders(monkeypatch):
+    converted = []
+
+    def spy(pixels, *options):
+        converted.append(pixels)
+        return scaled(pixels, *options)
+
+    monkeypatch.setattr(agent_module, "scaled", spy)
+    make_module(CriticRouting()).update(make_batch())
+    assert len(converted) == 2  # of obs and next obs
+    # An actor without pixels has no use for the online features of the next ones.
+    converted.clear()
+    inputs = ["state", "desired_goal"]
+    make_module(CriticRouting(), actor_inputs=inputs).update(make_batch())
+    assert len(converted) == 2
 
 
 def test_the_same_seed_gives_the_same_weights():

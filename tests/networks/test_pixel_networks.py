@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
-from fetchlab.networks.pixel_encoder import PixelEncoder
+from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
 from fetchlab.networks.pooling.flatten_linear import FlattenLinear
 from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
 from fetchlab.types import ConfigError
@@ -168,3 +168,22 @@ def test_pixel_encoder_trains_whole_in_any_memory_format(pool):
     torch.testing.assert_close(
         encoder(pixels.to(memory_format=torch.channels_last)), features, atol=1e-5, rtol=1e-4
     )
+
+
+LEVELS = torch.arange(256, dtype=torch.uint8).view(4, 4, 4, 4)
+
+
+@pytest.mark.parametrize("memory_format", [torch.preserve_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_levels_are_converted_as_in_float32(dtype, memory_format):
+    images = scaled(LEVELS, dtype, memory_format)
+    assert torch.equal(images, (LEVELS.float() / 255).to(dtype))
+    last = memory_format == torch.channels_last
+    assert images.is_contiguous(memory_format=torch.channels_last) == last
+    assert images.is_contiguous() != last
+
+
+def test_a_view_with_gaps_becomes_a_dense_image():
+    block = torch.randint(0, 256, (2, 3, 3, 5, 5), dtype=torch.uint8)
+    stack = block[:, :2].flatten(1, 2)
+    assert scaled(stack, torch.float32, torch.preserve_format).is_contiguous()

@@ -156,8 +156,7 @@ class SACUpdate:
         agent, settings = self.agent, self.settings
         online = target = None
         if pixels is not None:
-            online = agent.encode(pixels) if PIXELS in agent.actor_inputs else None
-            target = agent.encode_target(pixels) if PIXELS in agent.critic_inputs else None
+            online, target = agent.encode_next(pixels)
         mean, log_std = agent.actor(agent.actor_input(vectors, online))
         action, log_prob = sac.sample_action(mean, log_std, _noise(mean, rng))
         next_q = agent.critic_target(agent.critic_input(vectors, target), action)

@@ -20,7 +20,7 @@ from fetchlab.networks.actor import GaussianActor
 from fetchlab.networks.critic import CriticEnsemble
 from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
-from fetchlab.networks.pixel_encoder import PixelEncoder
+from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
 from fetchlab.types import (
     ACHIEVED_GOAL,
     ACTION_DIM,
@@ -76,12 +76,14 @@ class Vision(NamedTuple):
         frame_stack: frames of an observation, S.
         goal_head: predicts the object's position from the encoder's features; None: nothing does.
         bfloat16: convolve in bfloat16, under autocast; features are float32 again.
+        channels_last: convolve in that memory format.
     """
 
     encoder: PixelEncoder
     frame_stack: int
     goal_head: GoalPredictionHead | None
     bfloat16: bool
+    channels_last: bool
 
 
 class Agent(nn.Module):
@@ -120,6 +122,10 @@ class Agent(nn.Module):
         self.frame_stack = 1 if vision is None else vision.frame_stack
         self.goal_head = None if vision is None else vision.goal_head
         self._bfloat16 = vision is not None and vision.bfloat16
+        self._memory_format = torch.preserve_format
+        if vision is not None and vision.channels_last:
+            self._memory_format = torch.channels_last
+            nn.Module.to(vision.encoder, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalizer = normalizer
         features = 0 if encoder is None else encoder.out_dim
         self.actor = GaussianActor(
@@ -173,19 +179,31 @@ class Agent(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features (B, F) float32 of images (B, 3S, H, W) uint8."""
-        return self._in_precision(self.encoder, pixels)
+        return self._features(self.encoder, self._images(pixels))
 
-    def encode_target(self, pixels: Tensor) -> Tensor:
-        """`encode` by the target encoder."""
-        return self._in_precision(self.encoder_target, pixels)
+    def encode_next(self, pixels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Features of next images for the actor, and those of the target encoder for the critics.
 
-    def _in_precision(self, encoder: PixelEncoder | None, pixels: Tensor) -> Tensor:
+        Each None where these do not see pixels. The images are converted once for both.
+        """
+        images, online, target = self._images(pixels), None, None
+        if PIXELS in self.actor_inputs:
+            online = self._features(self.encoder, images)
+        if PIXELS in self.critic_inputs:
+            target = self._features(self.encoder_target, images)
+        return online, target
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        dtype = torch.bfloat16 if self._bfloat16 else torch.float32
+        return scaled(pixels, dtype, self._memory_format)
+
+    def _features(self, encoder: PixelEncoder | None, images: Tensor) -> Tensor:
         assert encoder is not None
         if not self._bfloat16:
-            return encoder(pixels)
+            return encoder(images, is_scaled=True)
         # Without the cache of casted weights: it would outlive the CUDA graph that filled it.
-        with torch.autocast(pixels.device.type, torch.bfloat16, cache_enabled=False):
-            return encoder(pixels).float()
+        with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
+            return encoder(images, is_scaled=True).float()
 
     def achieved_goal(self, state: Tensor) -> Tensor:
         """The object's position (B, 3) in metres, from ``state`` (B, D) as it was stored."""

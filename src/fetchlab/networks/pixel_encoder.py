@@ -40,13 +40,26 @@ class PixelEncoder(nn.Module):
         self.feature_norm = feature_norm
         self.out_dim = pooling.out_dim
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, is_scaled: bool = False) -> Tensor:
         """Encode ``pixels`` (B, C, H, W) uint8, in any memory format, as (B, D) float.
 
-        Raises:
-            TypeError: the pixels are not uint8 (scaling floats again would blacken them silently).
+        Args:
+            pixels: images.
+            is_scaled: they are what `scaled` made of them, once for several encoders.
         """
-        if pixels.dtype != torch.uint8:
-            raise TypeError(f"pixels.dtype={pixels.dtype}: expected torch.uint8; pass raw frames")
-        maps = self.cnn(pixels.float().div_(_UINT8_MAX))
-        return self.feature_norm(self.pooling(maps))
+        if not is_scaled:
+            pixels = scaled(pixels, torch.float32, torch.preserve_format)
+        return self.feature_norm(self.pooling(self.cnn(pixels)))
+
+
+def scaled(pixels: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    """``pixels`` (B, C, H, W) uint8 as numbers in [0, 1], converted in one pass over them.
+
+    In bfloat16, which holds 0 .. 255 exactly, these are the rounded numbers of float32.
+
+    Raises:
+        TypeError: the pixels are not uint8 (scaling floats again would blacken them silently).
+    """
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"pixels.dtype={pixels.dtype}: expected torch.uint8; pass raw frames")
+    return pixels.to(dtype, memory_format=memory_format).div_(_UINT8_MAX)
