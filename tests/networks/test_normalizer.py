@@ -127,3 +127,16 @@ def test_bad_values_are_refused(change):
     good = {"names_dims": NAMES, "mode": "fixed", "std_floor": 1e-3, "clip": 5.0}
     with pytest.raises(ConfigError):
         VectorNormalizer(**(good | change))
+
+
+def test_a_checkpoint_from_before_the_freeze_thaws():
+    norm = VectorNormalizer({"x": 2}, "fixed", 1e-3, 5.0)
+    norm.update("x", torch.randn(8, 2))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    norm.freeze()
+    assert norm.frozen
+    norm.load_state_dict(before)
+    assert not norm.frozen
+    assert norm.counting
+    norm.freeze()
+    assert norm.frozen

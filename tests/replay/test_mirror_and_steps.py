@@ -94,3 +94,29 @@ def test_several_steps_are_what_brute_force_says(tmp_path, monkeypatch, mirrored
 def test_more_steps_than_an_episode_has_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^algo.n_step=7"):
         open_replay(tmp_path, n_step=7)
+
+
+def test_what_one_round_wrote_is_pushed_together(tmp_path, forced_copy, monkeypatch):
+    replay = open_replay(tmp_path, n_envs=20, capacity=200)
+    sim = Simulation(
+        20, *(getattr(replay.storage.layout, f"window_{x}") for x in ("steps", "rows"))
+    )
+    for env, episode in enumerate(sim.open):
+        episode.length = 2 if env < 19 else 1
+    pushed, plain = [], mirror.Mirrored.take
+    monkeypatch.setattr(
+        mirror.Mirrored,
+        "take",
+        lambda self, rows, there: (pushed.append((self, rows)), plain(self, rows, there)),
+    )
+    counts = []
+    for _ in range(2):
+        pushed.clear()
+        replay.extend(sim.step())
+        replay.sample(10)
+        counts.append([len(rows) for _, rows in pushed])
+    # First observations and next ones in one push of each, then goal, action and flag.
+    # One episode of one transition: a row of the table, its number, and the counts of all.
+    assert counts[0] == [40, 40, 20, 20, 20, 1, 1, 20, 20]
+    # Environment 19 begins anew; the other episodes, of two transitions, end at once.
+    assert counts[1] == [21, 21, 20, 20, 20, 19, 38, 20, 20]

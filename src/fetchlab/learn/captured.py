@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 
 #: Updates before the first recording: they fill caches (cuDNN's choices, allocator, optimizer
 #: states) that a recording must not. They train like all others.
@@ -40,6 +41,8 @@ class CapturedUpdates:
     ) -> None:
         self._update, self._generators, self._device = update, generators, device
         self._static: list[TensorDict] = []
+        self._keys: list[tuple[str, ...] | str] = []
+        self._leaves: list[list[Tensor]] = []  # of each static batch, in the order of the keys
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by their number of updates
         self._updates = 0
 
@@ -64,12 +67,12 @@ class CapturedUpdates:
             self._update(one)
 
     def _load(self, nth: int, batch: TensorDictBase) -> TensorDict:
-        keys = _keys(batch)
         if nth == len(self._static):
+            self._keys = _keys(batch)
             self._static.append(batch.to(self._device).clone())
+            self._leaves.append([self._static[nth].get(key) for key in self._keys])
         else:
-            leaves = [self._static[nth].get(key) for key in keys]
-            torch._foreach_copy_(leaves, [batch.get(key) for key in keys])
+            torch._foreach_copy_(self._leaves[nth], [batch.get(key) for key in self._keys])
         return self._static[nth]
 
     def _on_side_stream(self, static: list[TensorDict]) -> None:

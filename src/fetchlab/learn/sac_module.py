@@ -15,7 +15,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from fetchlab.learn.captured import CapturedUpdates
@@ -25,7 +25,7 @@ from fetchlab.learn.settings import SACSettings, Seeds
 from fetchlab.learn.steps import CheckedSteps, Held, MaskedSteps
 from fetchlab.learn.update import SACUpdate, metric_names
 from fetchlab.networks.agent import Agent
-from fetchlab.types import DESIRED_GOAL, PIXELS, Augmentation, NonFiniteError, Routing
+from fetchlab.types import DESIRED_GOAL, PIXELS, STATE, Augmentation, NonFiniteError, Routing
 
 STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
 
@@ -94,7 +94,7 @@ class SACModule(pl.LightningModule):
     def observe(self, rows: TensorDictBase) -> None:
         """Add rows that the simulator gave to the input statistics."""
         if self.agent.normalizer.counting:
-            self.agent.observe(self._here(rows))
+            self.agent.observe(self._here(rows, STATE, DESIRED_GOAL))
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase) -> Tensor:
@@ -105,7 +105,8 @@ class SACModule(pl.LightningModule):
         """
         self.agent.normalizer.freeze()
         mean, log_std = self._policy(obs)
-        noise = torch.randn(mean.shape, generator=self._explore_rng).to(mean.device)
+        noise = torch.randn(mean.shape, generator=self._explore_rng)
+        noise = noise.to(mean.device, non_blocking=True)
         return torch.tanh(mean + log_std.exp() * noise)  # `sac.sample_action` without its density
 
     @torch.no_grad()
@@ -114,17 +115,19 @@ class SACModule(pl.LightningModule):
         return torch.tanh(self._policy(obs)[0])
 
     def _policy(self, obs: TensorDictBase) -> tuple[Tensor, Tensor]:
-        obs = self._here(obs)
+        sees = PIXELS in self.agent.actor_inputs
+        obs = self._here(obs, STATE, DESIRED_GOAL, *(("frames",) if sees else ()))
         vectors = self.agent.vectors(obs, obs.get(DESIRED_GOAL))
-        features = None
-        if PIXELS in self.agent.actor_inputs:
-            features = self.agent.encode(obs.get("frames"))
+        features = self.agent.encode(obs.get("frames")) if sees else None
         mean, log_std = self.agent.actor(self.agent.actor_input(vectors, features))
         return mean, log_std
 
-    def _here(self, rows: TensorDictBase) -> TensorDictBase:
-        # Simulators are on the CPU; a tensordict that is asked to stay there copies itself.
-        return rows if self.device.type == "cpu" else rows.to(self.device)
+    def _here(self, rows: TensorDictBase, *names: str) -> TensorDictBase:
+        """Those entries of what the simulators gave, on the module's device."""
+        if self.device.type == "cpu":
+            return rows
+        moved = {name: rows.get(name).to(self.device, non_blocking=True) for name in names}
+        return TensorDict(moved, rows.batch_size)
 
     # ----------------------------------------------------------------------------------- learning
 

@@ -8,7 +8,7 @@ carries them, and an evaluation sees what training saw.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -68,6 +68,8 @@ class VectorNormalizer(nn.Module):
         if mode == "none":
             return
         self.register_buffer("_frozen", torch.tensor(False))
+        # The same on the host, where every round asks; None: a checkpoint was loaded since.
+        self._frozen_here: bool | None = False
         for name, dim in names_dims.items():
             self.register_buffer(f"{name}_count", torch.zeros((), dtype=torch.float64))
             self.register_buffer(f"{name}_mean", torch.zeros(dim, dtype=torch.float64))
@@ -79,8 +81,12 @@ class VectorNormalizer(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether `freeze` has fixed the statistics (reads one scalar from the device)."""
-        return self.mode == "fixed" and bool(self._frozen)
+        """Whether `freeze` has fixed the statistics."""
+        if self.mode != "fixed":
+            return False
+        if self._frozen_here is None:
+            self._frozen_here = bool(self._frozen)
+        return self._frozen_here
 
     @property
     def counting(self) -> bool:
@@ -135,6 +141,11 @@ class VectorNormalizer(nn.Module):
             )
             self._use(name)
         self._frozen.fill_(True)
+        self._frozen_here = True
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._frozen_here = None
 
     def _use(self, name: str) -> None:
         """Let `forward` apply the statistics of ``name`` as they stand."""

@@ -13,8 +13,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from fetchlab.replay.layout import ACTION, TERMINATED
-from fetchlab.replay.mirror import Mirrored
+from fetchlab.replay.layout import (
+    ACTION,
+    OBSERVATION_ARRAYS,
+    TERMINATED,
+    TRANSITION_ARRAYS,
+)
+from fetchlab.replay.mirror import Mirrored, push
 from fetchlab.replay.window import Places
 from fetchlab.types import PIXELS, STATE, require
 
@@ -60,8 +65,10 @@ class RowReader:
             f"between 1 and task.max_episode_steps = {max_episode_steps}",
             "1 is the usual target",
         )
-        self._device, self.n_step = torch.device(device), n_step
+        self.n_step = n_step
         self._offsets = torch.arange(1 - frame_stack, 2 if n_step == 1 else 1, device=device)
+        # As a tensor names it, "cuda:0" and not "cuda": a batch is rebuilt for another name.
+        self._device = self._offsets.device
         self._blocks = [torch.empty(0, dtype=torch.uint8, device=device)] * n_buffers
         self._turn = 0
 
@@ -79,9 +86,10 @@ class RowReader:
             views[PIXELS] = views[PIXELS].flatten(1)  # one memcpy per frame in index_select
         self._views = views
 
-    def push(self, name: str, rows: np.ndarray) -> None:
-        """Rows (n,) int64 of an array were written."""
-        self._mirrors[name].push(rows)
+    def push(self, observations: np.ndarray, transitions: np.ndarray) -> None:
+        """These rows (n,) int64 of the observation and of the transition arrays were written."""
+        for names, rows in ((OBSERVATION_ARRAYS, observations), (TRANSITION_ARRAYS, transitions)):
+            push(rows, *(self._mirrors[name] for name in names if name in self._mirrors))
 
     def push_all(self) -> None:
         """All rows were written: a replay was resumed."""

@@ -105,17 +105,15 @@ class EpisodeStorage(Storage):
         if begins.any():
             for name, values in step.before.items():
                 arrays[name][at[begins]] = values[begins]
-                self.reader.push(name, at[begins])
             self._open_start[begins] = self._cursor[begins]
         for name, values in step.transition.items():
             arrays[name][at] = values
-            self.reader.push(name, at)
         self._cursor += 1
         self._free_at_least -= 2  # the most that a step takes, see `_finish`
-        at = self._ring + self._cursor % self.layout.rows
+        after = self._ring + self._cursor % self.layout.rows
         for name, values in step.after.items():
-            arrays[name][at] = values
-            self.reader.push(name, at)
+            arrays[name][after] = values
+        self.reader.push(np.concatenate((at[begins], after)), at)
         for env in np.flatnonzero(step.done).tolist():
             self._finish(env)
 

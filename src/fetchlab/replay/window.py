@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fetchlab.replay.layout import Layout
-from fetchlab.replay.mirror import Mirrored
+from fetchlab.replay.mirror import Mirrored, push
 
 
 class _Column(IntEnum):
@@ -90,6 +90,9 @@ class EpisodeWindow:
         # To draw: cumulative counts, and what turns a drawn number into an index.
         self._ends, self._shift = _zeros(device, n), _zeros(device, n)
         self.total = 0
+        # Of the two tables above, since they were last read: what the device lacks.
+        self._new_slots: list[int] = []
+        self._new_numbers: list[np.ndarray] = []
         self._last: tuple[Tensor, Places] | None = None
 
     @property
@@ -106,12 +109,13 @@ class EpisodeWindow:
         slot = env * self._slots + (self._oldest[env] + self._episodes[env]) % self._slots
         first = self._oldest_transition[env] + self._transitions[env]
         self._table.host[slot, _Column.START :] = start, first, length
-        self._table.push(slot)
         self._checksums[slot] = checksum
         self._last = None
         numbers = env * self._steps + np.arange(first, first + length) % self._steps
         self._episode_of.host[numbers] = slot
-        self._episode_of.push(numbers)
+        if self._table.copied:
+            self._new_slots.append(slot)
+            self._new_numbers.append(numbers)
         self._episodes[env] += 1
         self._transitions[env] += length
         self._recount()
@@ -128,9 +132,16 @@ class EpisodeWindow:
         np.cumsum(self._transitions, out=ends)
         np.subtract(ends, self._transitions, out=shift)
         np.subtract(self._oldest_transition, shift, out=shift)
-        self._ends.push_all()
-        self._shift.push_all()
         self.total = int(ends[-1])
+
+    def _push(self) -> None:
+        """Push the episodes that were appended: in lockstep all environments end in one round."""
+        if not self._new_slots:
+            return
+        push(np.array(self._new_slots), self._table)
+        push(np.concatenate(self._new_numbers), self._episode_of)
+        push(np.arange(self.n_envs), self._ends, self._shift)
+        self._new_slots, self._new_numbers = [], []
 
     def _oldest_row(self, env: int) -> int:
         return int(self._table.host[self._oldest_slot(env), _Column.START])
@@ -150,6 +161,7 @@ class EpisodeWindow:
             n: how many, with replacement.
             generator: on the window's device.
         """
+        self._push()
         # 63 random bits: with 1M transitions the remainder favours none by more than 1e-12.
         drawn = torch.empty(n, dtype=torch.int64, device=self._device)
         drawn.random_(generator=generator)
@@ -164,6 +176,7 @@ class EpisodeWindow:
         """Ring, episode and time of the transitions ``index`` (B,) int64."""
         if self._last is not None and self._last[0] is index:
             return self._last[1]  # the sampler asks first, the storage a moment later
+        self._push()
         rows = self._table.tensor.index_select(0, self._episode_of.tensor.index_select(0, index))
         ring, start, first, length = rows.unbind(1)
         # index = i * C + j % C and t = j - first < C, so t = (index - first) mod C.
