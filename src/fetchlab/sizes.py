@@ -11,14 +11,20 @@ from typing import Any
 import torch
 
 from fetchlab.config import sees_pixels
+from fetchlab.learn.captured import AT_ONCE
 from fetchlab.learn.sac_module import SACModule
 from fetchlab.networks.agent import StateLayout
-from fetchlab.preflight.budget import check_budget, largest_capacity, run_memory_bytes
-from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
+from fetchlab.preflight.budget import (
+    COPIES_OF_PARAMETERS,
+    check_budget,
+    largest_capacity,
+    run_memory_bytes,
+)
+from fetchlab.replay.layout import Layout, ReplaySize, RowSpec, plan_layout
 from fetchlab.types import ACTION_DIM, require
 
 CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
-DEVICE_MEMORY_SHARE = 0.8  # of what is free there, for the replay; the rest is for the updates
+DEVICE_MEMORY_SHARE = 0.9  # of what is free there; the rest is for libraries and the allocator
 #: What a forward pass keeps for its backward pass, per pixel of the image: IMPALA's encoder, the
 #: largest one here; ManipulationCNN keeps 250.
 ACTIVATION_BYTES_PER_PIXEL = 450
@@ -103,7 +109,7 @@ def replay_device(cfg: Mapping[str, Any]) -> torch.device:
     asked = cfg["replay"]["device"]
     known = asked in ("auto", "cpu", "cuda")
     require(known, "replay.device", asked, "auto, cpu or cuda", "cpu works everywhere")
-    cuda = torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu"
+    cuda = _trains_on_cuda(cfg)
     require(
         asked != "cuda" or cuda,
         "replay.device",
@@ -112,6 +118,10 @@ def replay_device(cfg: Mapping[str, Any]) -> torch.device:
         "use replay.device=cpu or auto",
     )
     return torch.device("cuda" if cuda and asked != "cpu" else "cpu")
+
+
+def _trains_on_cuda(cfg: Mapping[str, Any]) -> bool:
+    return torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu"
 
 
 def row_spec(cfg: Mapping[str, Any], layout: StateLayout) -> RowSpec:
@@ -133,7 +143,8 @@ def check_fits(
     """
     row, size = row_spec(cfg, layout), replay_size(cfg)
     plan = plan_layout(row, size)
-    _check_device_memory(cfg, plan.disk_bytes(), plan.bytes_per_transition())
+    if _trains_on_cuda(cfg):
+        _check_device_memory(cfg, plan, module)
     present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
     check_budget(
         run_dir,
@@ -144,36 +155,69 @@ def check_fits(
     )
 
 
-def _check_device_memory(cfg: Mapping[str, Any], needed: int, per_transition: float) -> None:
-    """Refuse a replay whose copy does not fit in the memory of the device that trains."""
-    device = replay_device(cfg)
-    if device.type == "cpu":
-        return
-    free = int(DEVICE_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
-    fits = largest_capacity(needed, free, cfg["replay"]["capacity"], per_transition)
+def _check_device_memory(cfg: Mapping[str, Any], plan: Layout, module: SACModule) -> None:
+    """Refuse a run whose updates, and replay if it is there, do not fit in the GPU's memory."""
+    mirrored = replay_device(cfg).type == "cuda"
+    free = int(DEVICE_MEMORY_SHARE * torch.cuda.mem_get_info()[0])
+    updates = _update_bytes(cfg, module) + COPIES_OF_PARAMETERS * _parameter_bytes(module)
+    needed = updates + (plan.disk_bytes() if mirrored else 0)
+    capacity = cfg["replay"]["capacity"]
+    fits = largest_capacity(needed, free, capacity, plan.bytes_per_transition())
+    smaller_replay = f"replay.capacity={fits}" if fits else "a smaller algo.batch_size"
     require(
         needed <= free,
-        "replay.device",
-        device.type,
-        f"a replay of {free:,} bytes at most on that device, this one has {needed:,}",
-        f"use replay.device=cpu, or replay.capacity={fits}",
+        "replay.device" if mirrored else "algo.batch_size",
+        "cuda" if mirrored else cfg["algo"]["batch_size"],
+        f"at most {free:,} bytes on that device, this run has {needed:,} there, {updates:,} of "
+        "them for its updates",
+        f"use replay.device=cpu, or {smaller_replay}" if mirrored else "use a smaller one",
     )
 
 
 def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
     """Estimate of what all processes of the run hold; the replay is page cache, not memory."""
-    collect, algo, pixels = cfg["collect"], cfg["algo"], cfg["obs"]["pixels"]
-    per_sample = 1_000
-    if sees_pixels(cfg):
-        frame = 3 * pixels["image_size"] ** 2
-        updates = max(1, math.ceil(algo["utd_ratio"] * collect["n_envs"]))
-        stack = cfg["obs"]["frame_stack"]
-        per_sample = frame * (stack + 1 if algo["n_step"] == 1 else 2 * stack) * updates
-        per_sample += ACTIVATION_BYTES_PER_PIXEL * pixels["image_size"] ** 2
+    collect = cfg["collect"]
+    working = _update_bytes(cfg, module)
+    if _trains_on_cuda(cfg):  # what is left for this side: the batches that are drawn here
+        working = 0 if replay_device(cfg).type == "cuda" else _piece_bytes(cfg)
     return run_memory_bytes(
         workers=collecting_workers(cfg) + evaluation_workers(cfg),
         n_envs=collect["n_envs"] + cfg["callbacks"]["evaluation"]["n_envs"],
         pixels=sees_pixels(cfg),
-        parameter_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),
-        working_bytes=per_sample * algo["batch_size"],
+        parameter_bytes=_parameter_bytes(module),
+        working_bytes=working,
     )
+
+
+def _update_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
+    """What updates hold beside the networks: batches, twice under a graph, and activations."""
+    graphs, activations = cfg["trainer"]["cuda_graphs"], 0
+    if sees_pixels(cfg):
+        image = cfg["obs"]["pixels"]["image_size"] ** 2
+        activations = ACTIVATION_BYTES_PER_PIXEL * image * cfg["algo"]["batch_size"]
+    if graphs and _trains_on_cuda(cfg):  # each graph keeps the memory that it was recorded with
+        activations *= len(_piece_lengths(cfg))
+    return _piece_bytes(cfg) * (2 if graphs else 1) + activations
+
+
+def _piece_bytes(cfg: Mapping[str, Any]) -> int:
+    """The batches that are in memory together: a round's, at most `AT_ONCE`."""
+    per_sample = 1_000
+    if sees_pixels(cfg):
+        stack = cfg["obs"]["frame_stack"]
+        frames = stack + 1 if cfg["algo"]["n_step"] == 1 else 2 * stack
+        per_sample = 3 * cfg["obs"]["pixels"]["image_size"] ** 2 * frames
+    return per_sample * cfg["algo"]["batch_size"] * max(_piece_lengths(cfg), default=1)
+
+
+def _piece_lengths(cfg: Mapping[str, Any]) -> set[int]:
+    """How many updates the pieces of a round have: one graph for each."""
+    per_round = cfg["algo"]["utd_ratio"] * cfg["collect"]["n_envs"]
+    lengths = set()
+    for updates in {math.floor(per_round), math.ceil(per_round)}:
+        lengths |= {min(updates, AT_ONCE), updates % AT_ONCE}
+    return lengths - {0}
+
+
+def _parameter_bytes(module: SACModule) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())

@@ -1,7 +1,7 @@
 """The replay as a Lightning data source: one batch is one round.
 
 A round is: receive and store what the workers simulated -> choose actions with the current policy
--> send them -> sample this round's U batches. Lightning then calls `training_step` on them while
+-> send them -> sample this round's U batches, a bounded number at a time -> update on them, while
 the workers simulate. An epoch is the distance between two evaluations, in env steps.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from tensordict import TensorDict, TensorDictBase, lazy_stack
+from tensordict import TensorDictBase
 
 from fetchlab.collect.collector import Collector
 from fetchlab.envs.batched import get_env_state, set_env_state
@@ -35,10 +35,45 @@ class Rounds:
     def __len__(self) -> int:
         return self._data.rounds_per_epoch
 
-    def __iter__(self) -> Iterator[TensorDictBase]:
+    def __iter__(self) -> Iterator[Round]:
         boundary = self._data.next_boundary()
         while self._data.env_steps + self._data.collector.outstanding_steps < boundary:
             yield self._data.round()
+
+
+class Round:
+    """The U batches [U, B] of one round, drawn in pieces: the frames of one lie in memory.
+
+    Args:
+        replay: of which they are drawn.
+        updates: U >= 0.
+        batch_size: B.
+        env_steps: collected so far, see `HindsightReplay.draw`.
+
+    Attributes:
+        device: where the batches are wanted; None: where the replay draws them.
+    """
+
+    def __init__(
+        self, replay: HindsightReplay, updates: int, batch_size: int, env_steps: int
+    ) -> None:
+        self._replay, self._env_steps = replay, env_steps
+        self.updates, self.batch_size = updates, batch_size
+        self.device: torch.device | None = None
+
+    def to(self, device: torch.device) -> Round:
+        """The same round, with its batches on ``device``."""
+        self.device = device
+        return self
+
+    def split(self, updates: int) -> Iterator[tuple[TensorDictBase, ...]]:
+        """Draw the batches, at most so many at a time; a piece is valid until the next one."""
+        for first in range(0, self.updates, updates):
+            n = min(updates, self.updates - first) * self.batch_size
+            piece = self._replay.draw(n, self._env_steps)
+            if self.device not in (None, piece.device):
+                piece = piece.to(self.device)
+            yield piece.split(self.batch_size)
 
 
 class ReplayDataModule(pl.LightningDataModule):
@@ -79,7 +114,6 @@ class ReplayDataModule(pl.LightningDataModule):
         require(known, "replay.verify", verify, "tail or full", "tail reads the newest rows only")
         self._verify = verify
         self._credit = 0.0
-        self._empty = TensorDict({}, batch_size=[0, batch_size])
 
     @property
     def env_steps(self) -> int:
@@ -110,21 +144,18 @@ class ReplayDataModule(pl.LightningDataModule):
         return Rounds(self)
 
     def transfer_batch_to_device(
-        self, batch: TensorDictBase, device: torch.device, dataloader_idx: int
-    ) -> TensorDictBase:
-        """Move a batch only where it is not there already."""
+        self, batch: Round, device: torch.device, dataloader_idx: int
+    ) -> Round:
+        """Have the batches there when they are drawn."""
         return batch if batch.device == device else batch.to(device)
 
-    def round(self) -> TensorDictBase:
-        """Receive, act, send, sample: the batch [U, B] of this round."""
+    def round(self) -> Round:
+        """Receive, act, send: what this round samples."""
         self.settle()
-        updates = self._updates_due()
+        updates = int(self._credit)
+        self._credit -= updates
         self.collector.send()
-        if updates == 0:
-            return self._empty
-        batch = self.replay.draw(updates * self.batch_size, self.env_steps)
-        # A lazy stack of views: stacked and taken apart again without touching an entry.
-        return lazy_stack([batch] if updates == 1 else list(batch.split(self.batch_size)))
+        return Round(self.replay, updates, self.batch_size, self.env_steps)
 
     def settle(self) -> None:
         """Receive and store what is outstanding; a no-op when nothing is.
@@ -133,15 +164,9 @@ class ReplayDataModule(pl.LightningDataModule):
         next thing that happens in either case is this round's choice of actions.
         """
         received = self.collector.receive()
-        if self.collector.learning:
+        # No credit before the first episode has ended: nothing could be sampled for it.
+        if self.collector.learning and len(self.replay):
             self._credit += self.utd_ratio * received
-
-    def _updates_due(self) -> int:
-        if len(self.replay) == 0:
-            return 0
-        updates = int(self._credit)
-        self._credit -= updates
-        return updates
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next round depends on, the networks and replay data apart."""
@@ -158,11 +183,12 @@ class ReplayDataModule(pl.LightningDataModule):
         Raises:
             ReplayError: the files are not those of this state, or rows differ from their checksums.
         """
-        self._credit = float(state_dict["credit"])
         self.replay.load_state_dict(state_dict["replay"])
         self.replay.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])
         self.collector.load_state_dict(state_dict["collector"])
+        # A checkpoint of an earlier release may hold credit from before the first episode's end.
+        self._credit = float(state_dict["credit"]) if len(self.replay) else 0.0
 
     def teardown(self, stage: str) -> None:
         """Stop the workers."""

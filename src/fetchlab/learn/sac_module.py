@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from fetchlab.learn.captured import CapturedUpdates
+from fetchlab.learn.captured import AT_ONCE, CapturedUpdates
 from fetchlab.learn.metrics import MetricSums
 from fetchlab.learn.parameters import actor_parameters, check_routing, critic_parameters
 from fetchlab.learn.settings import SACSettings, Seeds
@@ -28,6 +28,13 @@ from fetchlab.networks.agent import Agent
 from fetchlab.types import DESIRED_GOAL, PIXELS, STATE, Augmentation, NonFiniteError, Routing
 
 STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
+
+
+class RoundOfBatches(Protocol):
+    """A round's U batches [U, B]: a TensorDict, or one that draws them when they are asked for."""
+
+    def split(self, updates: int) -> Iterable[Iterable[TensorDictBase]]:
+        """Pieces of so many batches [B] at most, each used up before the next one is taken."""
 
 
 class SACModule(pl.LightningModule):
@@ -131,16 +138,15 @@ class SACModule(pl.LightningModule):
 
     # ----------------------------------------------------------------------------------- learning
 
-    def training_step(self, batch: TensorDictBase, batch_idx: int) -> None:
-        """Run this round's updates.
+    def training_step(self, batch: RoundOfBatches, batch_idx: int) -> None:
+        """Run this round's updates, `AT_ONCE` of them on batches that are in memory together.
 
         Args:
-            batch: [U, B] of `fetchlab.replay`; U may be 0.
+            batch: of `fetchlab.learn.datamodule`; U may be 0.
             batch_idx: unused; rounds are counted by the data module.
         """
-        batches = batch.unbind(0)
-        if batches:
-            self.update(*batches)
+        for piece in batch.split(AT_ONCE):
+            self.update(*piece)
 
     def update(self, *batches: TensorDictBase) -> None:
         """One gradient update of critics, encoder, actor and targets for each batch.

@@ -1,0 +1,85 @@
+"""What a run holds in memory and on the device, against sums by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from fetchlab import sizes
+from fetchlab.learner import build_module
+from fetchlab.networks.agent import StateLayout
+from fetchlab.types import ConfigError
+
+LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+#: 256 blocks of 5 frames of 84 x 84, and what 256 images leave for the backward pass.
+BATCH, ACTIVATIONS = 256 * 5 * 3 * 84 * 84, 256 * 450 * 84 * 84
+assert (BATCH, ACTIVATIONS) == (27_095_040, 812_851_200)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Pretend that a CUDA device has so much free memory."""
+
+    def pretend(free):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, 2 * free))
+
+    return pretend
+
+
+def run(compose_run, *overrides):
+    cfg = compose_run("pixel_push_nodrq_gpu", "collect.workers=1", *overrides)
+    module = build_module(cfg, LAYOUT)
+    parameters = sum(p.numel() for p in module.parameters()) * 4
+    return cfg, module, parameters
+
+
+@pytest.mark.parametrize(
+    ("n_envs", "utd_ratio", "updates"), [(4, 0.25, 1), (12, 0.25, 3), (32, 0.25, 8), (64, 4.0, 8)]
+)
+def test_memory_holds_one_piece_of_a_rounds_batches(compose_run, n_envs, utd_ratio, updates):
+    overrides = (f"collect.n_envs={n_envs}", f"algo.utd_ratio={utd_ratio}")
+    cfg, module, parameters = run(compose_run, *overrides, "trainer.cuda_graphs=false")
+    processes = 600_000_000 + 120_000_000 + n_envs * 110_000_000 + 5 * parameters
+    assert sizes.memory_bytes(cfg, module) == processes + updates * BATCH + ACTIVATIONS
+    # The path of CUDA graphs has a static copy of each batch, on a CPU too.
+    cfg, module, _ = run(compose_run, *overrides)
+    assert sizes.memory_bytes(cfg, module) == processes + 2 * updates * BATCH + ACTIVATIONS
+
+
+@pytest.mark.parametrize(("replay", "here"), [("cuda", 0), ("cpu", 8 * BATCH)])
+def test_memory_of_a_run_on_cuda_holds_what_is_drawn_here(compose_run, cuda, replay, here):
+    cuda(80 << 30)
+    cfg, module, parameters = run(compose_run, f"replay.device={replay}")
+    processes = 600_000_000 + 120_000_000 + 32 * 110_000_000 + 5 * parameters
+    assert sizes.memory_bytes(cfg, module) == processes + here
+
+
+@pytest.mark.parametrize(
+    ("overrides", "replay", "working"),
+    [
+        # 8 updates a round: blocks, static batches, one graph's memory.
+        ((), True, 16 * BATCH + ACTIVATIONS),
+        # 10 and 11 updates a round: pieces of 8, 2 and 3, a graph for each.
+        (("algo.utd_ratio=0.328125",), True, 16 * BATCH + 3 * ACTIVATIONS),
+        (("trainer.cuda_graphs=false",), True, 8 * BATCH + ACTIVATIONS),
+        (("replay.device=cpu",), False, 16 * BATCH + ACTIVATIONS),
+    ],
+)
+def test_a_device_must_hold_replay_batches_and_updates(
+    compose_run, cuda, tmp_path, monkeypatch, overrides, replay, working
+):
+    monkeypatch.setattr(sizes, "check_budget", lambda *_: None)
+    cfg, module, parameters = run(compose_run, "replay.capacity=100000", *overrides)
+    plan = sizes.plan_layout(sizes.row_spec(cfg, LAYOUT), sizes.replay_size(cfg))
+    needed = working + 5 * parameters + (plan.disk_bytes() if replay else 0)
+    fits = partial(sizes.check_fits, cfg, tmp_path, LAYOUT, module)
+    cuda(-(-needed * 10 // 9) + 10)
+    fits()
+    cuda(needed * 10 // 9 - 10)
+    with pytest.raises(ConfigError, match="on that device") as error:
+        fits()
+    assert f"this run has {needed:,} there" in str(error.value)
+    assert ("replay.capacity=99999" in str(error.value)) == replay
