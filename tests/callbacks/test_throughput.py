@@ -1,6 +1,7 @@
 """Rates and the one-time estimate, on a clock the tests turn by hand."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -141,3 +142,14 @@ def test_what_cannot_be_measured_is_refused(key):
     good = {"total_env_steps": 1, "after_updates": 1, "after_s": 1.0, "long_run_h": 1.0}
     with pytest.raises(ConfigError, match=key):
         TimeEstimate(**{**good, key: 0}, instead="")
+
+
+def test_what_is_advised_instead_exists_and_is_made_for_its_device(compose_run):
+    advice = compose_run("pixel_push")["callbacks"]["time_estimate"]["instead"]
+    advised = re.findall(r"experiment=(\w+)([^,]*)", advice)
+    assert len(advised) == 2
+    for name, where in advised:
+        cfg = compose_run(name)
+        # Without graphs, and without the replay in its memory, a GPU mostly waits.
+        on_gpu = cfg["trainer"]["cuda_graphs"] and cfg["replay"]["device"] == "auto"
+        assert on_gpu == ("CUDA GPU" in where)
