@@ -1,0 +1,118 @@
+"""Rounds of a learner whose replay and networks are on one device, without simulators."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from fetchlab.config import sees_pixels
+from fetchlab.envs.reward import GoalReward
+from fetchlab.learn.datamodule import Round
+from fetchlab.learner import build_module, swap_in
+from fetchlab.networks.agent import StateLayout
+from fetchlab.replay.replay import make_replay
+from fetchlab.sizes import replay_size, row_spec
+
+LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+EPISODE = 5
+
+
+class Learner:
+    """The same numbers on every device: everything is drawn on the CPU, from fixed seeds.
+
+    Args:
+        cfg: of a run.
+        folder: for the replay's files.
+        device: of networks and replay.
+    """
+
+    def __init__(self, cfg, folder, device):
+        self.cfg, self.device, self.steps = cfg, device, 0
+        self._rng = np.random.default_rng(0)
+        self.module = build_module(cfg, LAYOUT).to(device)
+        optimizers = self.module.configure_optimizers()
+        self.module.optimizers = lambda *_: optimizers
+        self.replay = make_replay(
+            folder,
+            row=row_spec(cfg, LAYOUT),
+            size=replay_size(cfg),
+            frame_stack=cfg["obs"]["frame_stack"],
+            relabel=swap_in(cfg["relabel"]),
+            compute_reward=GoalReward(True, 0.05),
+            goal_slice=LAYOUT.goal_slice,
+            generator=torch.Generator(device).manual_seed(5),
+            device=device,
+            n_buffers=1,
+            n_step=cfg["algo"]["n_step"],
+            discount=cfg["algo"]["discount"],
+        )
+
+    def store(self):
+        """Observe and store one step of all environments; their episodes end together."""
+        self.steps += 1
+        n, over = self.cfg["collect"]["n_envs"], self.steps % EPISODE == 0
+        flags = {name: torch.full((n, 1), over) for name in ("terminated", "truncated")}
+        flags["terminated"].zero_()
+        action = torch.from_numpy(self._rng.uniform(-1, 1, (n, 4)).astype(np.float32))
+        step = TensorDict(
+            {**self._obs(n), "action": action, "next": {**self._obs(n), **flags}}, batch_size=[n]
+        )
+        self.module.observe(step)
+        self.replay.extend(step)
+
+    def act(self):
+        """The exploring policy's actions (N, 4), on the host."""
+        n, stack = self.cfg["collect"]["n_envs"], self.cfg["obs"]["frame_stack"]
+        obs = self._obs(n)
+        if "pixels" in obs:
+            obs["frames"] = obs.pop("pixels").repeat(1, stack, 1, 1)
+        return self.module.explore(TensorDict(obs, batch_size=[n])).cpu()
+
+    def update(self, updates):
+        """A round's updates."""
+        size = self.cfg["algo"]["batch_size"]
+        self.module.training_step(Round(self.replay, updates, size, self.steps), 0)
+
+    def _obs(self, n):
+        obs = {name: self._rng.normal(size=(n, d)) for name, d in (("state", 25), ("goal", 3))}
+        obs = {name: torch.from_numpy(values.astype(np.float32)) for name, values in obs.items()}
+        obs["desired_goal"] = obs.pop("goal")
+        if sees_pixels(self.cfg):
+            shape = (n, *row_spec(self.cfg, LAYOUT).pixels_shape)
+            obs["pixels"] = torch.from_numpy(self._rng.integers(0, 256, shape, np.uint8))
+        return obs
+
+
+def learn(cfg, folder, device, rounds, watched=None):
+    """Weights after each round of so many updates, all actions, and the metrics' means.
+
+    Args:
+        cfg: of a run.
+        folder: for the replay.
+        device: of the learner.
+        rounds: updates of each.
+        watched: the pretended device, told what is going on.
+    """
+
+    def phase(name):
+        if watched is not None:
+            watched.phase = name
+
+    phase("start")
+    learner = Learner(cfg, folder, device)
+    for _ in range(2 * EPISODE):
+        learner.store()
+    seen = []
+    for nth, updates in enumerate(rounds):
+        first = "" if nth else "first "
+        phase(first + "store")
+        learner.store()
+        phase(first + "act")
+        actions = learner.act()
+        phase(first + "update")
+        learner.update(updates)
+        phase("read")
+        seen.append({k: v.cpu().clone() for k, v in learner.module.state_dict().items()})
+        seen[-1]["actions"] = actions
+    return seen, learner.module.pop_metrics()
