@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from fetchlab.checkpoint.commit import write_checkpoint
+from fetchlab.checkpoint.commit import prune, write_checkpoint
 from fetchlab.checkpoint.find import newest_valid, survey
 from fetchlab.checkpoint.manifest import (
     CheckpointError,
@@ -95,18 +95,43 @@ def test_flipped_bit_in_every_byte_of_the_manifest(folder):
                 validate(path.parent)
 
 
-def test_missing_and_extra_files(folder):
+def test_missing_files(folder):
     newest = folder / "step_000000200"
-    (newest / "extra").write_bytes(b"")
-    assert_refused(folder, "does not list: extra")
-    (newest / "extra").unlink()
+    forge(newest, files={"c": FileEntry(1, "0" * 64)})  # listed, and not there
+    assert_refused(folder, "missing: c")
     (newest / "b").unlink()
+    forge(newest, files={"b": FileEntry(1, "0" * 64)})
     assert_refused(folder, "missing: b")
     (newest / "manifest.json").unlink()
     assert_refused(folder, "manifest.json is missing")
     shutil.rmtree(newest)
     newest.mkdir()
     assert_refused(folder, "manifest.json is missing")
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", ".lock", "Thumbs.db", "._b", "b~", ".nfs0001", "\x1b[2J", "ö"]
+)
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "pipe"])
+def test_what_is_not_listed_is_named_and_never_opened(folder, tmp_path, caplog, name, kind):
+    newest = folder / "step_000000200"
+    before = read_checkpoint(newest)
+    for place in (newest, folder):
+        if kind == "file":
+            (place / name).write_bytes(b"not ours")
+        elif kind == "folder":
+            (place / name).mkdir()
+        elif kind == "link":
+            (place / name).symlink_to(tmp_path / "absent")
+        else:
+            os.mkfifo(place / name)
+    with caplog.at_level(logging.WARNING):
+        assert newest_valid(folder) == newest
+    shown = [record.getMessage() for record in caplog.records]
+    assert [text.partition(": ignored")[0] for text in shown] == [str(folder), str(newest)]
+    assert all(ascii(name) in text and text.isprintable() for text in shown)
+    assert read_checkpoint(newest) == before
+    assert prune(folder, "step", keep=2) == []
 
 
 @pytest.mark.parametrize("name", ["../victim", "..", ".", "", ".hidden", "a/b", "a\x00b"])

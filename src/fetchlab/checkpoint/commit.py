@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from fetchlab.checkpoint.find import kind_of, next_serial, survey
+from fetchlab.checkpoint.find import REMOVED, TEMPORARY, kind_of, next_serial, survey
 from fetchlab.checkpoint.manifest import (
     MANIFEST,
     CheckpointError,
@@ -27,9 +27,12 @@ from fetchlab.checkpoint.manifest import (
 )
 from fetchlab.types import require
 
-_TEMPORARY = ".commit-"
-_REMOVED = ".removed-"
 _WRITE_BYTES = 1 << 22
+#: Limits that free space on the disk says nothing about.
+_REMEDIES = {
+    errno.EDQUOT: "free some of your quota or have it raised",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f)",
+}
 
 
 def write_checkpoint(
@@ -61,7 +64,7 @@ def write_checkpoint(
         manifest = Manifest(env_steps, next_serial(folder), _entries(files))
         content = {**files, MANIFEST: manifest.encode()}  # the manifest is written last
         _check_space(folder, content)
-        temporary = folder / f"{_TEMPORARY}{name}"
+        temporary = folder / f"{TEMPORARY}{name}"
         try:
             _write_folder(temporary, content)
             target = _unused(folder, name)
@@ -113,7 +116,7 @@ def remove(path: Path) -> None:
         raise CheckpointError(path, "not removed: it is not a checkpoint's folder")
     try:
         clean(path.parent)
-        rest = path.with_name(_REMOVED + path.name)
+        rest = path.with_name(REMOVED + path.name)
         path.rename(rest)
         shutil.rmtree(rest)
     except OSError as error:
@@ -123,7 +126,7 @@ def remove(path: Path) -> None:
 def clean(folder: Path) -> None:
     """Remove what commits and removals that never ended left behind in ``folder``."""
     for path in list(folder.iterdir()):
-        if path.name.startswith((_TEMPORARY, _REMOVED)):
+        if path.name.startswith((TEMPORARY, REMOVED)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -194,8 +197,9 @@ def _check_space(folder: Path, content: Mapping[str, bytes | memoryview]) -> Non
 def _explain(folder: Path, name: str, files: Mapping[str, bytes | memoryview], e: OSError) -> str:
     needed = sum(memoryview(data).nbytes for data in files.values())
     where = f" ({e.filename})" if e.filename else ""
+    remedy = _REMEDIES.get(e.errno or 0, "free space or make the folder writable")
     return (
         f"cannot write {name}: {e.strerror or e}{where}; {needed} bytes needed,"
-        f" {_free_bytes(folder)} bytes free; earlier checkpoints are untouched: free space or make"
-        " the folder writable, then resume"
+        f" {_free_bytes(folder)} bytes free; earlier checkpoints are untouched: {remedy}, then"
+        " resume"
     )

@@ -7,12 +7,21 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from fetchlab.checkpoint.manifest import CheckpointError, Manifest, read_manifest, validate
+from fetchlab.checkpoint.manifest import (
+    CheckpointError,
+    Manifest,
+    read_manifest,
+    unlisted,
+    validate,
+)
 
 _LOG = logging.getLogger(__name__)
 
 #: ``step``: everything needed to continue a run. ``best``: weights only.
 KINDS = ("step", "best")
+#: Names of what is being written or removed, until it is whole or gone.
+TEMPORARY, REMOVED = ".commit-", ".removed-"
+_SHOWN = 5
 _NAME = re.compile(r"(step|best)_[0-9]{9,18}(_[0-9]{1,9})?")
 
 
@@ -76,7 +85,7 @@ def survey(folder: Path, kind: str, limit: int | None) -> Survey:
 
 
 def newest_valid(folder: Path, kind: str = "step") -> Path:
-    """The newest valid checkpoint; logs a warning for every newer one that it has to refuse.
+    """The newest valid checkpoint; warns of every newer one that it refuses, and of strange files.
 
     Raises:
         CheckpointError: none is valid; the message names each one refused and why.
@@ -85,6 +94,9 @@ def newest_valid(folder: Path, kind: str = "step") -> Path:
     for error in found.refused:
         _LOG.warning("checkpoint refused: %s", error)
     if found.valid:
+        strange = [path.name for path in folder.iterdir() if not _is_ours(path)]
+        warn_of_strangers(folder, strange)
+        warn_of_strangers(found.valid[0].path, unlisted(found.valid[0].path))
         return found.valid[0].path
     reasons = "; ".join(f"{error.path.name} refused, {error.reason}" for error in found.refused)
     raise CheckpointError(
@@ -92,6 +104,18 @@ def newest_valid(folder: Path, kind: str = "step") -> Path:
         f"no valid {kind} checkpoint ({reasons or 'the folder holds none'}): nothing to resume;"
         " start a new run in another folder",
     )
+
+
+def warn_of_strangers(folder: Path, names: list[str]) -> None:
+    """Log the names of files that are no part of a run; nothing reads them."""
+    if names:
+        shown = ", ".join(ascii(name) for name in sorted(names)[:_SHOWN])
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        _LOG.warning("%s: ignored, not a run's own: %s%s", folder, shown, more)
+
+
+def _is_ours(path: Path) -> bool:
+    return kind_of(path) is not None or path.name.startswith((TEMPORARY, REMOVED))
 
 
 def next_serial(folder: Path) -> int:

@@ -1,9 +1,10 @@
 """What a valid checkpoint is: a folder whose manifest matches it, byte for byte.
 
 ``manifest.json`` lists every other file with its size and SHA-256, and carries a digest of itself,
-so that one flipped bit anywhere in the folder is found. Nothing here trusts the folder: names are
-plain names, links and special files are refused before they are opened, and every file is opened
-relative to the folder's own descriptor without following links.
+so that one flipped bit in any of them is found. Nothing here trusts the folder: names are plain
+names, links and special files are refused before they are opened, and every file is opened
+relative to the folder's own descriptor without following links. What the manifest does not list
+(a desktop's or an editor's file) is never opened, so it can neither do harm nor be missed.
 
 This module imports no torch: see `fetchlab.checkpoint.torch_io` for what the files hold.
 """
@@ -99,14 +100,14 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def validate(path: Path) -> Manifest:
-    """Check the checkpoint ``path`` whole: manifest, exact set of files, sizes, SHA-256.
+    """Check the checkpoint ``path`` whole: manifest, listed files, sizes, SHA-256.
 
     Raises:
         CheckpointError: with the first thing that is wrong.
     """
     with _folder(path) as folder:
         manifest = _read_manifest(path, folder)
-        _check_file_set(path, folder, manifest)
+        _check_complete(path, folder, manifest)
         for name, entry in manifest.files.items():
             with _file(path, folder, name) as fd:
                 _check_size(path, name, entry, fd)
@@ -126,7 +127,7 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     contents = {}
     with _folder(path) as folder:
         manifest = _read_manifest(path, folder)
-        _check_file_set(path, folder, manifest)
+        _check_complete(path, folder, manifest)
         for name, entry in manifest.files.items():
             with _file(path, folder, name) as fd:
                 _check_size(path, name, entry, fd)
@@ -134,6 +135,17 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, bytes]]:
                     contents[name] = stream.read()
                 _check_digest(path, name, entry, hashlib.sha256(contents[name]).hexdigest())
     return manifest, contents
+
+
+def unlisted(path: Path) -> list[str]:
+    """Names in the checkpoint ``path`` that are not the checkpoint's: present, never opened.
+
+    Raises:
+        CheckpointError: as `read_manifest`.
+    """
+    with _folder(path) as folder, os.scandir(folder) as entries:
+        listed = {MANIFEST, *_read_manifest(path, folder).files}
+        return sorted({entry.name for entry in entries} - listed)
 
 
 def _read_manifest(path: Path, folder: int) -> Manifest:
@@ -159,14 +171,11 @@ def _read_manifest(path: Path, folder: int) -> Manifest:
     return manifest
 
 
-def _check_file_set(path: Path, folder: int, manifest: Manifest) -> None:
+def _check_complete(path: Path, folder: int, manifest: Manifest) -> None:
     with os.scandir(folder) as entries:
-        found = {entry.name for entry in entries}
-    expected = {MANIFEST, *manifest.files}
-    if missing := sorted(expected - found):
+        missing = sorted(manifest.files.keys() - {entry.name for entry in entries})
+    if missing:
         raise CheckpointError(path, f"files are missing: {', '.join(missing)}")
-    if extra := sorted(found - expected):
-        raise CheckpointError(path, f"files the manifest does not list: {', '.join(extra)}")
 
 
 def _check_size(path: Path, name: str, entry: FileEntry, fd: int) -> None:
