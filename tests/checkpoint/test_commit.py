@@ -256,6 +256,26 @@ def test_a_real_write_failure(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "make the folder writable"),
+    ],
+)
+def test_a_limit_is_explained_by_its_own_reason(tmp_path, monkeypatch, number, remedy):
+    put(tmp_path, 1)
+
+    def refuse(fd, data):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(CheckpointError, match=remedy) as caught:
+        put(tmp_path, 2)
+    assert os.strerror(number) in str(caught.value)
+
+
 FULL_DISK = """
 import sys
 from pathlib import Path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +147,20 @@ def test_too_little_disk_is_refused_with_both_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("fetchlab.replay.files.os.posix_fallocate", full)
     with pytest.raises(ReplayError, match="bytes of disk"):
         open_replay(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EFBIG, errno.ENOSPC])
+def test_a_refused_file_says_the_system_s_reason_and_not_what_is_free(
+    tmp_path, monkeypatch, number
+):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fetchlab.replay.files.os.posix_fallocate", refuse)
+    with pytest.raises(ReplayError, match=os.strerror(number)) as caught:
+        open_replay(tmp_path)
+    assert "are free" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

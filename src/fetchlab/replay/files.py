@@ -163,12 +163,11 @@ def _write_layout(path: Path, layout: Layout) -> None:
 
 def _allocate(directory: Path, layout: Layout) -> None:
     needed, free = layout.disk_bytes(), shutil.disk_usage(directory).free
-    problem = ReplayError(
-        f"{directory}: the replay needs {needed:,} bytes of disk, {free:,} are free; "
-        "lower replay.capacity or total_env_steps, or free some space"
-    )
+    remedy = "lower replay.capacity or total_env_steps, or free some space"
     if needed > free:
-        raise problem
+        raise ReplayError(
+            f"{directory}: the replay needs {needed:,} bytes of disk, {free:,} are free; {remedy}"
+        )
     paths = [directory / layout.file_name(name) for name in layout.arrays]
     try:
         for name, path in zip(layout.arrays, paths, strict=True):
@@ -178,7 +177,12 @@ def _allocate(directory: Path, layout: Layout) -> None:
     except OSError as error:
         for path in paths:
             path.unlink(missing_ok=True)
-        raise problem from error
+        # Not what is free: a quota and a limit on the size of files are not seen there.
+        reason = error.strerror or error
+        raise ReplayError(
+            f"{directory}: the replay's {needed:,} bytes of disk are refused: {reason}; {remedy}, "
+            "or have that limit raised"
+        ) from error
     _fsync_directory(directory)
 
 
