@@ -1,19 +1,18 @@
-"""A run's configuration as plain data: composed, checked, hashed, named."""
+"""A run's configuration as plain data: composed, completed, checked, hashed."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fetchlab.types import PIXELS, ConfigError, check_inputs, require
+from fetchlab.types import PIXELS, check_inputs, require
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -34,17 +33,32 @@ def compose(experiment: str, *overrides: str) -> dict[str, Any]:
             composed.
     """
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
     given = [f"experiment={experiment}", *overrides]
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = hydra.compose("train", given, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)  # which `hydra:` interpolations read
-    with open_dict(cfg):
-        del cfg["hydra"]
-    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    # Another Hydra application may be calling: its state is put aside, and put back.
+    outer = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = hydra.compose("train", given, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)  # which `hydra:` interpolations read
+        with open_dict(cfg):
+            del cfg["hydra"]
+        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer
     return plain
+
+
+def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """A caller's configuration as the command line gives it: no OmegaConf in it, paths as text."""
+    from omegaconf import DictConfig, OmegaConf
+
+    given: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
@@ -58,51 +72,31 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def choose_run_dir(cfg: Mapping[str, Any], now: datetime) -> Path:
-    """The run's folder: ``run_dir``, or ``logs/<experiment>/<date>_<config hash>_s<seed>``."""
-    if cfg["run_dir"] is not None:
-        return Path(cfg["run_dir"])
-    name = f"{now:%Y-%m-%d_%H-%M-%S}_{config_hash(cfg)}_s{cfg['seed']}"
-    return ROOT / "logs" / str(cfg["experiment"]) / name
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration, with keys that are younger than it in their old meaning."""
+    return {**stored, "trainer": {"tf32": False, **stored["trainer"]}}
 
 
-def claim_run_dir(path: Path) -> bool:
-    """Make a new run's folder; False where it was there already, without a run in it.
+def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with other values at some dotted keys."""
+    new: dict[str, Any] = copy.deepcopy(dict(cfg))
+    for dotted, value in changes.items():
+        node = new
+        *groups, name = dotted.split(".")
+        for group in groups:
+            node = node[group]
+        node[name] = value
+    return new
+
+
+def check(cfg: Mapping[str, Any]) -> None:
+    """Check a whole configuration.
 
     Raises:
-        ConfigError: when it already holds a run, or cannot be written.
+        ConfigError: for the first value that cannot work.
     """
-    for trace in ("config.yaml", "metrics.csv", "checkpoints", "replay"):
-        require(
-            not (path / trace).exists(),
-            "run_dir",
-            str(path),
-            "a folder without a run",
-            f"continue that run with resume={path}, or give another run_dir",
-        )
-    made = not path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            "run_dir",
-            str(path),
-            "a folder that can be written",
-            f"choose another ({error.strerror or error})",
-        ) from error
-    return made
-
-
-def release_run_dir(path: Path, made: bool) -> None:
-    """Take back a claim on which no run was built; a folder that has a checkpoint stays."""
-    if (path / "checkpoints").exists():
-        return
-    shutil.rmtree(path if made else path / "replay", ignore_errors=True)
-    if not made:
-        (path / ".lock").unlink(missing_ok=True)
+    check_sizes(cfg)
+    sees_pixels(cfg)
 
 
 def check_sizes(cfg: Mapping[str, Any]) -> None:
@@ -238,14 +232,19 @@ def sees_pixels(cfg: Mapping[str, Any]) -> bool:
     return pixels
 
 
+def names(group: str) -> list[str]:
+    """The choices of a group: its files' names."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
 def shipped(group: str, name: str) -> dict[str, Any]:
     """One of the project's own group files that needs no composition, such as ``trainer/cpu``.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-    require(name in names, group, name, f"one of {', '.join(names)}", "choose one of them")
+    known = names(group)
+    require(name in known, group, name, f"one of {', '.join(known)}", "choose one of them")
     loaded: dict[str, Any] = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
     return loaded
 

@@ -1,30 +1,43 @@
-"""Evaluate a stored policy: its own task, its own observation, seeds that training never used."""
+"""Evaluate a stored policy: its own task, its own observation, episodes that nothing else uses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from fetchlab import config
 from fetchlab.build import build_env, state_layout
 from fetchlab.callbacks.evaluation import describe
-from fetchlab.checkpoint.find import newest_valid
-from fetchlab.checkpoint.manifest import CheckpointError
-from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
-from fetchlab.checkpoint.torch_io import read_payload
-from fetchlab.collect.rollout import episode_seeds, rollout
-from fetchlab.collect.video import write_video
+from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
+from fetchlab.checkpoint.manifest import CheckpointError, unlisted
+from fetchlab.checkpoint.torch_io import load_weights
+from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
+from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
 from fetchlab.learner import build_module
+from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
+from fetchlab.run import STOPS_A_RUN, stored_config
+from fetchlab.run_folder import require_run, require_writable
+from fetchlab.sizes import learner_threads
 from fetchlab.types import ConfigError, RunFailedError
 
 RECORDED_EPISODES = 4
 FRAMES_PER_S = 25  # an env step is 0.04 s
 MAGNIFY = 4
+#: Added to the seeds of training evaluations: `best_` was chosen by those very episodes. Training's
+#: own seeds lie below 2^32.
+OWN_SEEDS = 1_000_000_000_000
 
 
 def evaluate_run(
-    run_dir: Path, episodes: int, video: bool, checkpoint: Path | None
+    run_dir: str | Path,
+    episodes: int,
+    video: bool,
+    checkpoint: str | Path | None,
+    seed: int | None = None,
+    trusted_modules: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Play episodes with the policy's mode.
 
@@ -33,38 +46,74 @@ def evaluate_run(
         episodes: how many, each with its own seed.
         video: also write the first episodes to ``videos/``.
         checkpoint: folder of a checkpoint; None takes the newest valid one.
+        seed: play what a training evaluation of a run with this seed plays; None plays episodes
+            that neither training nor its evaluations use.
+        trusted_modules: that the run's configuration may name beside the project's.
 
     Returns:
-        `describe`'s entries, with ``experiment`` and ``videos`` (paths).
+        `describe`'s entries, with ``experiment``, ``seeds`` (first and last), ``seeds_are`` (which
+        those are, in words) and ``videos`` (paths).
 
     Raises:
-        ConfigError: ``run_dir`` holds no run.
-        RunFailedError: no valid checkpoint.
+        ConfigError: ``run_dir`` holds no run, ``checkpoint`` is none of its networks, or a video
+            cannot be written there.
+        RunFailedError: no valid checkpoint, or episodes that could not be played.
     """
-    if not (run_dir / "config.yaml").is_file():
-        raise ConfigError("run", str(run_dir), "a run's folder with config.yaml", "check the path")
-    cfg = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
+    run_dir = Path(run_dir)
+    require_run("run", run_dir)
+    cfg = stored_config(run_dir, trusted_modules)
+    config.check(cfg)
+    seeds, seeds_are = _seeds(cfg["seed"], episodes, seed)
     try:
-        payload = read_payload(checkpoint or newest_valid(run_dir / "checkpoints"))
-    except CheckpointError as error:
+        if video:  # before the episodes: they take minutes
+            load_encoder()
+            remedy = "make it one, or leave video=true out"
+            require_writable("video", run_dir / "videos", remedy)
+        if checkpoint is None:
+            path = newest_valid(run_dir / "checkpoints")
+        else:
+            path = Path(checkpoint)
+            warn_of_strangers(path, unlisted(path))
+        played, env_steps = _play(cfg, path, seeds, video)
+        paths = _write_videos(played, run_dir / "videos", env_steps)
+    except (*STOPS_A_RUN, VideoUnavailableError) as error:
+        if isinstance(error, CheckpointError) and checkpoint is not None:
+            expected = "a valid checkpoint of this run's networks"
+            raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
         raise RunFailedError(str(error)) from error
+    own = {"seeds": [seeds[0], seeds[-1]], "seeds_are": seeds_are, "videos": paths}
+    return {"experiment": cfg["experiment"], **describe(played, env_steps), **own}
+
+
+def _seeds(run_seed: int, episodes: int, asked: int | None) -> tuple[list[int], str]:
+    """The episodes' seeds, and which they are."""
+    if asked is not None:
+        which = f"those of a training evaluation of a run with seed={asked}"
+        return episode_seeds(asked, episodes), which
+    which = "used neither by training nor by its evaluations"
+    return [OWN_SEEDS + one for one in episode_seeds(run_seed, episodes)], which
+
+
+def _play(
+    cfg: Mapping[str, Any], checkpoint: Path, seeds: Sequence[int], video: bool
+) -> tuple[Episodes, int]:
+    """The episodes, and the env steps of the checkpoint that played them."""
+    numerics.apply(cfg["trainer"], learner_threads(cfg), cuda=False)
     render = config.sees_pixels(cfg) or video
     if render:
         choose_renderer()
-    n_envs = min(episodes, cfg["callbacks"]["evaluation"]["n_envs"])
+    n_envs = min(len(seeds), cfg["callbacks"]["evaluation"]["n_envs"])
     env = build_env(cfg, n_envs, None, render)
-    try:
+    with closing(env):
         module = build_module(cfg, state_layout(env))
-        module.load_state_dict(payload["state_dict"])
+        payload = load_weights(module, checkpoint)
         module.eval()
-        seeds = episode_seeds(cfg["seed"], episodes)
         played = rollout(env, module.act, seeds, RECORDED_EPISODES if video else 0)
-    finally:
-        env.close()
-    paths = []
-    for index, frames in enumerate(played.frames):
-        path = run_dir / "videos" / f"{payload['env_steps']:09d}_{index}.mp4"
+    return played, int(payload["env_steps"])
+
+
+def _write_videos(played: Episodes, folder: Path, env_steps: int) -> list[str]:
+    paths = [folder / f"{env_steps:09d}_{index}.mp4" for index in range(len(played.frames))]
+    for frames, path in zip(played.frames, paths, strict=True):
         write_video(frames.numpy(), path, FRAMES_PER_S, MAGNIFY)
-        paths.append(str(path))
-    result = describe(played, int(payload["env_steps"]))
-    return {"experiment": cfg["experiment"], **result, "videos": paths}
+    return [str(path) for path in paths]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -11,28 +14,32 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from fetchlab import config
 from fetchlab.build import Parts, build_parts
-from fetchlab.callbacks.evaluation import Evaluation, write_json
-from fetchlab.checkpoint.find import newest_valid
-from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
-from fetchlab.checkpoint.manifest import CheckpointError
+from fetchlab.callbacks.evaluation import write_json
+from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
+from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint, recorded
+from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
-from fetchlab.checkpoint.torch_io import read_payload
+from fetchlab.checkpoint.signals import STOP_SIGNALS
+from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.envs.pool import WorkerError
-from fetchlab.preflight.allocator import reuse_memory
-from fetchlab.preflight.budget import format_bytes
+from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
-from fetchlab.replay.files import ReplayError
-from fetchlab.sizes import collecting_workers, learner_threads, memory_bytes
-from fetchlab.trainer import build_trainer
+from fetchlab.replay.files import LAYOUT_FILE, ReplayError
+from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
+from fetchlab.run_report import announce, summarize, write_config
+from fetchlab.sizes import collecting_workers, learner_threads
+from fetchlab.trainer import Assembled, build_trainer
 from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
 #: What a resume may change without `force_resume`.
-MAY_CHANGE = ("total_env_steps", "trainer", "run_dir")
+MAY_CHANGE = (
+    *("total_env_steps", "trainer", "run_dir", "trusted_modules"),
+    *("callbacks.evaluation", "callbacks.progress_refresh_s"),
+)
 #: Causes that are reported in one line; anything else is a defect and keeps its traceback.
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
 
@@ -41,32 +48,28 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Run a new experiment to its end, and return its summary.
 
     Args:
-        cfg: resolved, plain.
+        cfg: resolved; plain or OmegaConf's.
 
     Raises:
         ConfigError: for a configuration that cannot work.
         RunFailedError: for a run that cannot go on, or a folder that another process uses.
     """
-    config.check_sizes(cfg)
-    config.sees_pixels(cfg)
-    run_dir = config.choose_run_dir(cfg, datetime.now())
-    made = config.claim_run_dir(run_dir)
-    with RunLock(run_dir), _in_one_line(run_dir):
-        try:
-            return _run(cfg, run_dir, checkpoint=None, record=_record(cfg))
-        except BaseException:
-            config.release_run_dir(run_dir, made)
-            raise
+    cfg = config.plain(cfg)
+    config.check(cfg)
+    run_dir = choose_run_dir(cfg, datetime.now())
+    with claimed(run_dir), _in_one_line(run_dir):
+        return _run(cfg, run_dir, checkpoint=None, record=_record(cfg))
 
 
 def resume(
-    run_dir: Path, changes: Mapping[str, Any], trainer: str | None, force: bool
+    run_dir: str | Path, changes: Mapping[str, Any], trainer: str | None, force: bool
 ) -> dict[str, Any]:
     """Continue a run exactly where its newest valid checkpoint left it.
 
     Args:
         run_dir: the run's folder; it may have been moved.
-        changes: values that replace the run's own: ``total_env_steps`` or nothing.
+        changes: values that replace the run's own, by dotted key; any of `MAY_CHANGE`. What
+            ``trusted_modules`` are is not taken from the run's folder.
         trainer: name of a trainer configuration to use instead of the run's own.
         force: continue although versions, threads, renderer or configuration differ; recorded.
 
@@ -75,21 +78,30 @@ def resume(
         RunFailedError: for nothing valid to resume, files that are damaged, a run that cannot go
             on, or a folder that another process uses.
     """
-    if not run_dir.is_dir():
-        raise ConfigError("resume", str(run_dir), "a run's folder", "check the path")
+    run_dir = Path(run_dir)
+    require_run("resume", run_dir)
     with RunLock(run_dir), _in_one_line(run_dir):
-        stored = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
-        cfg = {**stored, **changes}
+        require_run("resume", run_dir)
+        changes = {"trusted_modules": [], **changes}
+        cfg = config.changed(stored_config(run_dir, changes["trusted_modules"]), changes)
         if trainer is not None:
             cfg["trainer"] = config.shipped("trainer", trainer)
-        config.check_sizes(cfg)
+        config.check(cfg)
+        if summary := _finished(run_dir, cfg):
+            more = "give total_env_steps=M, a larger number, to go on"
+            print(f"finished at {summary['env_steps']:,} env steps; {more}", flush=True)
+            return summary
         try:
             checkpoint = newest_valid(run_dir / "checkpoints")
-            old, new = read_payload(checkpoint)["record"], _record(cfg)
+            old = read_payload(checkpoint).get("record")
+            if old is None:
+                raise CheckpointError(checkpoint, "holds weights alone: nothing to continue")
         except CheckpointError as error:
             raise RunFailedError(str(error)) from error
-        lines = config_difference(old["config"], new["config"], MAY_CHANGE)
-        lines += compare(old["fingerprint"], new["fingerprint"])
+        _require_replay(run_dir / "replay")
+        new = _record(cfg)
+        lines = config_difference(config.completed(old["config"]), cfg, MAY_CHANGE)
+        lines += compare(recorded(old), new["fingerprint"])
         if lines and not force:
             raise ConfigError(
                 "resume",
@@ -100,6 +112,40 @@ def resume(
         return _run(cfg, run_dir, checkpoint, {**new, "forced": [*old["forced"], *lines]})
 
 
+def stored_config(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
+    """The configuration in a run's folder, which may come from somebody else.
+
+    Args:
+        run_dir: the run's folder.
+        trusted: modules that it may name beside the project's, from this command line.
+
+    Raises:
+        ConfigError: it cannot be read, or names what is not allowed.
+    """
+    more: dict[str, Any] = {"trusted": trusted} if trusted else {}
+    allowed = allowed_targets(config.CONFIGS, **more)
+    return config.completed(load_run_config(run_dir / "config.yaml", allowed))
+
+
+def _finished(run_dir: Path, cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run that has its steps and its last evaluation; None of any other."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text())
+        done = summary["status"] == "finished" and summary["env_steps"] >= cfg["total_env_steps"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return summary if done else None
+
+
+def _require_replay(folder: Path) -> None:
+    """Refuse to continue on an empty replay, which would be made where there is none."""
+    if not (folder / LAYOUT_FILE).is_file():
+        raise RunFailedError(
+            f"{folder}: the replay's files are missing ({LAYOUT_FILE}): a run goes on from the "
+            "transitions that it stored; restore the folder, it belongs to the run's"
+        )
+
+
 @contextmanager
 def _in_one_line(run_dir: Path) -> Iterator[None]:
     """Turn what stops a run into its cause and the way on, in one line; details follow it."""
@@ -107,27 +153,47 @@ def _in_one_line(run_dir: Path) -> Iterator[None]:
         yield
     except STOPS_A_RUN as error:
         way = "nothing was trained yet, start it again"
-        if (run_dir / "checkpoints").is_dir():
+        if has_checkpoint(run_dir):
             way = _continue_command(run_dir)
         cause, _, details = str(error).partition("\n")
         raise RunFailedError(f"{cause}; {way}\n{details}".rstrip()) from error
 
 
 def _continue_command(run_dir: Path) -> str:
-    return f"to continue: python src/train.py resume={run_dir}"
+    return f"to continue: python src/train.py resume={quoted(run_dir)}"
 
 
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
     trainer = cfg["trainer"]
-    torch.set_num_threads(learner_threads(cfg))
-    reuse_memory()
     if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
     cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
+    numerics.apply(trainer, learner_threads(cfg), cuda)
     renderer = choose_renderer().description if config.sees_pixels(cfg) else "none"
     process = fingerprint(collecting_workers(cfg), renderer, "cuda" if cuda else "cpu")
     return {"config": dict(cfg), "fingerprint": process, "forced": []}
+
+
+@contextmanager
+def _signals_given_back(built: Assembled, parts: Parts) -> Iterator[None]:
+    """Leave this process as the run found it: Lightning tears nothing down after an exception.
+
+    It also answers a Ctrl-C before the first round by ignoring all further ones, and exit code 1.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS} if main else {}
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for callback in (built.stopping, built.evaluation):
+            callback.teardown(built.trainer, parts.module, "fit")
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _run(
@@ -141,18 +207,20 @@ def _run(
         if checkpoint is None and cfg["ckpt_path"] is not None:
             _load_weights(parts, Path(cfg["ckpt_path"]))
         built = build_trainer(cfg, run_dir, parts, record, resume=checkpoint is not None)
-        _write_config(run_dir, cfg)
-        _announce(cfg, run_dir, parts, record)
-        status = "failed"
+        write_config(run_dir, cfg)
+        announce(cfg, run_dir, parts, record)
+        status, device = "failed", built.trainer.strategy.root_device
         try:
-            built.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
+            with _signals_given_back(built, parts):
+                built.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
             whole = parts.data.done and not built.evaluation.due(parts.data)
             status = "finished" if whole else "stopped"
         finally:
             reason = built.stopping.reason if status == "stopped" else None
             seconds = built.checkpoints.wall_time_s
-            summary = _summary(cfg, parts, built.evaluation, status, seconds)
-            summary["stop_reason"] = reason
+            summary = summarize(cfg, parts, built.evaluation, seconds)
+            # Where it trained: Lightning has moved the module back to the CPU by now.
+            summary |= {"device": str(device), "status": status, "stop_reason": reason}
             # Where a full disk stopped the run, that error must not hide behind this one.
             with suppress(*((OSError,) if status == "failed" else ())):
                 write_json(run_dir / "summary.json", summary)
@@ -167,62 +235,8 @@ def _run(
 def _load_weights(parts: Parts, path: Path) -> None:
     """Start from another run's weights, targets and input statistics; the rest is new."""
     try:
-        parts.module.load_state_dict(read_payload(path)["state_dict"])
-    except (CheckpointError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            "ckpt_path", str(path), "a checkpoint of the same networks", f"{reason[:300]}"
-        ) from error
-
-
-def _announce(
-    cfg: Mapping[str, Any], run_dir: Path, parts: Parts, record: Mapping[str, Any]
-) -> None:
-    """Say what this run will use, before its first step."""
-    used, replay = record["fingerprint"], parts.data.replay
-    disk, memory = format_bytes(replay.disk_bytes), format_bytes(memory_bytes(cfg, parts.module))
-    exact = used["device"] == "cpu" or cfg["trainer"]["deterministic"]
-    resume = (
-        "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"
-    )
-    lines = (
-        f"run       {run_dir}",
-        f"device    {used['device']}, {used['threads']} torch threads, {used['workers']} workers",
-        f"renderer  {used['renderer']}",
-        f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition)} a transition)",
-        f"memory    about {memory}",
-        f"resume    {resume}",
-        f"length    {cfg['total_env_steps']:,} env steps; Ctrl-C stops after a checkpoint",
-    )
-    print("\n".join(lines), flush=True)
-
-
-def _write_config(run_dir: Path, cfg: Mapping[str, Any]) -> None:
-    class Plain(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    text = yaml.dump(dict(cfg), Dumper=Plain, sort_keys=False)
-    temporary = run_dir / ".config.yaml.tmp"
-    temporary.write_text(text)
-    temporary.replace(run_dir / "config.yaml")
-
-
-def _summary(
-    cfg: Mapping[str, Any], parts: Parts, evaluation: Evaluation, status: str, seconds: float
-) -> dict[str, Any]:
-    steps, updates = parts.data.env_steps, parts.module.grad_updates
-    return {
-        "experiment": cfg["experiment"],
-        "seed": cfg["seed"],
-        "env_steps": steps,
-        "grad_updates": updates,
-        "success_rate": evaluation.history[-1]["success_rate"] if evaluation.history else None,
-        "best_success_rate": evaluation.best if evaluation.history else None,
-        "wall_time_s": seconds,
-        "env_steps_per_s": steps / seconds,
-        "grad_updates_per_s": updates / seconds,
-        "replay_bytes_per_transition": parts.data.replay.bytes_per_transition,
-        "device": str(parts.module.device),
-        "status": status,
-    }
+        warn_of_strangers(path, unlisted(path))
+        load_weights(parts.module, path)
+    except CheckpointError as error:
+        expected = "a checkpoint of the same networks"
+        raise ConfigError("ckpt_path", str(path), expected, error.reason) from error

@@ -113,7 +113,7 @@ def build_trainer(
     trainer = pl.Trainer(
         accelerator=cfg["trainer"]["accelerator"],
         devices=1,
-        deterministic=cfg["trainer"]["deterministic"],
+        # Not `deterministic`: `preflight.numerics` has set it, before the record read it.
         max_epochs=-1,
         logger=_loggers(cfg, run_dir, resume),
         callbacks=callbacks,

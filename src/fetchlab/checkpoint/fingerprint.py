@@ -30,6 +30,8 @@ _ABSENT = "(absent)"
 def fingerprint(workers: int, renderer: str, device: torch.device | str) -> dict[str, Any]:
     """Record this process: plain data, fit for a checkpoint and for JSON.
 
+    Reads torch's settings: the run must have set them before (`fetchlab.preflight.numerics`).
+
     Args:
         workers: simulator processes.
         renderer: the OpenGL renderer as it names itself, or ``"none"``.
@@ -45,7 +47,21 @@ def fingerprint(workers: int, renderer: str, device: torch.device | str) -> dict
         "device": _device_name(device),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": device.type == "cuda" and torch.backends.cudnn.allow_tf32,
     }
+
+
+def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fingerprint of a checkpoint's record, in the terms of `fingerprint`.
+
+    Before ``tf32`` was a key of it, ``deterministic`` was read before the run had set it, and
+    torch's default, TF32 in CUDA's convolutions, held for every run.
+    """
+    found = dict(record["fingerprint"])
+    if "tf32" not in found:
+        found["tf32"] = found["device"] != "cpu"
+        found["deterministic"] = record["config"]["trainer"]["deterministic"]
+    return found
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

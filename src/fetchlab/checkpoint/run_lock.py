@@ -99,10 +99,26 @@ class RunLock:
         )
 
 
+def was_locked(run_dir: Path) -> bool:
+    """Whether a run's process has ever held this folder; reads only."""
+    try:
+        fd = os.open(run_dir / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and _holder(fd) is not None
+    finally:
+        os.close(fd)
+
+
 def _describe(fd: int) -> str:
+    holder = _holder(fd)
+    return f"process {holder[1]} since {holder[2]}" if holder else "another process"
+
+
+def _holder(fd: int) -> re.Match[str] | None:
     text = os.pread(fd, 100, 0).decode("ascii", "replace")
-    match = re.match(r"pid ([0-9]+) since ([0-9T:+-]+)\n", text)
-    return f"process {match[1]} since {match[2]}" if match else "another process"
+    return re.match(r"pid ([0-9]+) since ([0-9T:+-]+)\n", text)
 
 
 def _close_in_forked_child() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch import nn
 
 from fetchlab.checkpoint.commit import prune, remove, write_checkpoint
 from fetchlab.checkpoint.find import checkpoint_name, kind_of
@@ -59,6 +60,21 @@ def read_payload(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(path, f"{PAYLOAD} is not plain data ({detail}); rejected") from error
     if not isinstance(payload, dict):
         raise CheckpointError(path, f"{PAYLOAD} holds a {type(payload).__name__}, expected a dict")
+    return payload
+
+
+def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
+    """Put the weights of the checkpoint ``path`` into ``module``; returns all that it holds.
+
+    Raises:
+        CheckpointError: as `read_payload`, or it is a checkpoint of other networks.
+    """
+    payload = read_payload(path)
+    try:
+        module.load_state_dict(payload["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(path, f"weights of other networks ({reason})") from error
     return payload
 
 

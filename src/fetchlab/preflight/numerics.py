@@ -1,0 +1,55 @@
+"""Everything of torch that is set once per process and moves numbers: set from the run's settings.
+
+A sweep, a notebook or a test has several runs in one process, so each run sets all of it, whatever
+an earlier run, a user's cell or torch's defaults left; the fingerprint reads it afterwards.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fetchlab.preflight.allocator import reuse_memory
+
+
+def apply(trainer: Mapping[str, Any], threads: int, cuda: bool) -> None:
+    """Make this process compute as the run says.
+
+    Args:
+        trainer: group ``trainer`` of the configuration.
+        threads: torch threads, >= 1.
+        cuda: whether the run trains on a CUDA device; TF32 means nothing elsewhere.
+    """
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    torch.set_flush_denormal(False)
+    deterministic = trainer["deterministic"]
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    # cuBLAS sums in the same order only with a workspace of fixed size, which it reads once.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    _set_tf32(trainer["tf32"] and cuda)
+    _free_earlier_runs()
+    reuse_memory()
+
+
+def _set_tf32(on: bool) -> None:
+    """TF32 in matrix products and convolutions; torch's own default is the latter alone."""
+    # The newer, finer switches win over these where somebody set them: back to "not set".
+    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+    torch.backends.cudnn.fp32_precision = "none"
+    # Not "high", which on some processors means TF32 on the CPU too.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
+
+
+def _free_earlier_runs() -> None:
+    """Give back what ended runs hold on the device: the next one's replay must fit there."""
+    if torch.cuda.is_initialized():
+        gc.collect()  # a Trainer and its module refer to each other
+        torch.cuda.empty_cache()

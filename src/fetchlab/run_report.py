@@ -1,0 +1,68 @@
+"""What a run says about itself: before its first step, in ``config.yaml`` and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fetchlab.build import Parts
+from fetchlab.callbacks.evaluation import Evaluation
+from fetchlab.preflight.budget import format_bytes
+from fetchlab.sizes import memory_bytes
+
+
+def announce(
+    cfg: Mapping[str, Any], run_dir: Path, parts: Parts, record: Mapping[str, Any]
+) -> None:
+    """Say what this run will use, before its first step."""
+    used, replay = record["fingerprint"], parts.data.replay
+    disk, memory = format_bytes(replay.disk_bytes), format_bytes(memory_bytes(cfg, parts.module))
+    exact = used["device"] == "cpu" or cfg["trainer"]["deterministic"]
+    resume = (
+        "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"
+    )
+    lines = (
+        f"run       {run_dir}",
+        f"device    {used['device']}, {used['threads']} torch threads, {used['workers']} workers",
+        f"renderer  {used['renderer']}",
+        f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition)} a transition)",
+        f"memory    about {memory}",
+        f"resume    {resume}",
+        f"length    {cfg['total_env_steps']:,} env steps; Ctrl-C stops after a checkpoint",
+    )
+    print("\n".join(lines), flush=True)
+
+
+def write_config(run_dir: Path, cfg: Mapping[str, Any]) -> None:
+    """Write ``config.yaml``: resolved, complete, without anything that YAML has to resolve."""
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    text = yaml.dump(dict(cfg), Dumper=Plain, sort_keys=False)
+    temporary = run_dir / ".config.yaml.tmp"
+    temporary.write_text(text)
+    temporary.replace(run_dir / "config.yaml")
+
+
+def summarize(
+    cfg: Mapping[str, Any], parts: Parts, evaluation: Evaluation, seconds: float
+) -> dict[str, Any]:
+    """What ``summary.json`` says of the run's work up to now."""
+    steps, updates = parts.data.env_steps, parts.module.grad_updates
+    return {
+        "experiment": cfg["experiment"],
+        "seed": cfg["seed"],
+        "env_steps": steps,
+        "grad_updates": updates,
+        "success_rate": evaluation.history[-1]["success_rate"] if evaluation.history else None,
+        "best_success_rate": evaluation.best if evaluation.history else None,
+        "wall_time_s": seconds,
+        "env_steps_per_s": steps / seconds,
+        "grad_updates_per_s": updates / seconds,
+        "replay_bytes_per_transition": parts.data.replay.bytes_per_transition,
+    }

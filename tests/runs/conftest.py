@@ -1,0 +1,26 @@
+"""One finished run that the tests of entries and run folders look at and copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fetchlab.run import start
+
+D = ("debug=default", "trainer=cpu")
+
+
+@pytest.fixture(scope="session")
+def finished(compose_run, tmp_path_factory) -> Path:
+    """`experiment=state_reach debug=default`: 800 env steps. Not to be changed; see `copied`."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    start(compose_run("state_reach", *D, f"run_dir={run_dir}"))
+    return run_dir
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of `finished`, to be damaged or continued."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
