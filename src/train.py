@@ -12,9 +12,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fetchlab import config, entry
-from fetchlab.types import ConfigError
+from fetchlab.overrides import one_line, refuse_lone_sweep
 
 COMPOSED: list[Any] = []
 FAILED: list[int] = []  # exit codes of a sweep's runs
@@ -52,9 +53,10 @@ def train_new(cfg: DictConfig) -> None:
     COMPOSED.append(plain)
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
+        entry.answer(lambda: refuse_lone_sweep(job.runtime.choices.get("sweep")))
         run_new(plain)
         return
-    if plain["run_dir"] is not None:
+    if isinstance(plain["run_dir"], str) and plain["run_dir"].strip():
         plain["run_dir"] = str(Path(plain["run_dir"]) / f"{job.job.num}")
     try:
         run_new(plain)
@@ -112,15 +114,6 @@ def help_page() -> str:
     return HELP.format(**{key: "\n  ".join(names) for key, names in listed.items()})
 
 
-def require_sweep_flag(args: list[str]) -> None:
-    """Refuse ``sweep=NAME`` that would quietly be a single run."""
-    several = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*args}
-    for name in (arg.partition("=")[2] for arg in args if arg.startswith("sweep=")):
-        if not several and name != "null":
-            remedy = f"python src/train.py -m sweep={name}"
-            raise ConfigError("sweep", name, "-m before it, since it is several runs", remedy)
-
-
 def main() -> None:
     """Run the command line."""
     # Before torch is imported. Threads that spin while they wait for each other take the cores that
@@ -134,15 +127,13 @@ def main() -> None:
     if any(arg.partition("=")[0] == "resume" for arg in args):
         exit_as(entry.answer(lambda: continue_run(args)))
         return
-    entry.answer(lambda: require_sweep_flag(args))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let composition errors through, to print one line
     try:
         entry.answer(train_new)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if COMPOSED:
             raise  # a defect of the run keeps its traceback
-        text = str(error).partition("Config search path")[0]
-        print("error: " + " ".join(text.split()), file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     if FAILED:
         print(f"error: {len(FAILED)} of {len(COMPOSED)} runs failed", file=sys.stderr)

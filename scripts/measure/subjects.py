@@ -20,6 +20,7 @@ from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.learn.sac_module import SACModule
 from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
+from fetchlab.overrides import one_line
 from fetchlab.types import ConfigError, RunFailedError, require
 
 
@@ -110,10 +111,9 @@ def _of_experiment(name: str, overrides: Sequence[str]) -> Subject:
     try:
         plain = config.compose(name, *overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).partition("Config search path")[0].split())
-        asked, remedy = "what src/train.py can compose", f"correct it ({reason})"
+        asked, remedy = "what src/train.py can compose", f"correct it ({one_line(error)})"
         raise ConfigError("experiment", " ".join(given), asked, remedy) from error
-    config.check_sizes(plain)
+    config.check(plain)
     title = f"experiment {' '.join((name, *overrides))}, seed {plain['seed']}"
     return Subject(title, plain, None)
 
@@ -121,7 +121,8 @@ def _of_experiment(name: str, overrides: Sequence[str]) -> Subject:
 def _of_run(run_dir: Path) -> Subject:
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError("run", str(run_dir), "a run's folder with config.yaml", "check the path")
-    cfg = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
+    stored = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
+    cfg = config.completed(stored)
     try:
         payload = read_payload(newest_valid(run_dir / "checkpoints"))
     except CheckpointError as error:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fetchlab.types import PIXELS, check_inputs, require
+from fetchlab import schema
+from fetchlab.checkpoint.safe_config import allowed_targets, check_plain
+from fetchlab.conform import Conform, complete
+from fetchlab.types import PIXELS, ConfigError, check_inputs, require
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 #: Not part of the hash: the same experiment may be repeated, moved and prolonged.
-NOT_HASHED = ("seed", "run_dir", "total_env_steps")
+NOT_HASHED = ("seed", "run_dir", "total_env_steps", "trusted_modules")
 MAX_FRAME_STACK = 8
-IMAGE_SIZES = (16, 256)  # pixels
-CAMERA_KEYS = ("lookat", "distance", "azimuth", "elevation")
 
 
 def compose(experiment: str, *overrides: str) -> dict[str, Any]:
@@ -72,11 +72,6 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration, with keys that are younger than it in their old meaning."""
-    return {**stored, "trainer": {"tf32": False, **stored["trainer"]}}
-
-
 def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy with other values at some dotted keys."""
     new: dict[str, Any] = copy.deepcopy(dict(cfg))
@@ -90,40 +85,36 @@ def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def check(cfg: Mapping[str, Any]) -> None:
-    """Check a whole configuration.
+    """The one check of a whole plain configuration, before anything starts.
 
-    Raises:
-        ConfigError: for the first value that cannot work.
-    """
-    check_sizes(cfg)
-    sees_pixels(cfg)
-
-
-def check_sizes(cfg: Mapping[str, Any]) -> None:
-    """Check the numbers that no single part owns.
+    Types, ranges, unknown and missing keys, targets that a resumed run may not name, and numbers
+    that do not fit each other. On resume, ``trusted_modules`` is the command line's.
 
     Raises:
         ConfigError: for the first that cannot work.
     """
-    _positive_int(cfg, "total_env_steps", "2000000 is a full state run")
-    _positive_int(cfg, "collect.n_envs", "4 to 8 on a desktop")
-    _positive_int(cfg, "algo.batch_size", "the study used 256")
-    _positive_int(
-        cfg, "replay.capacity", "transitions over all environments, the study used 500000"
-    )
-    _positive_int(cfg, "replay.margin_env_steps", "25000 is usual")
-    _positive_int(cfg, "obs.frame_stack", "the study used 4")
-    _positive_int(cfg, "task.max_episode_steps", "Fetch episodes have 50")
-    for key in ("log_every_env_steps", "evaluation.every_env_steps", "evaluation.episodes"):
-        _positive_int(cfg, f"callbacks.{key}", "see configs/callbacks/default.yaml")
-    utd = lookup(cfg, "algo.utd_ratio")
-    require(
-        isinstance(utd, int | float) and not isinstance(utd, bool) and utd > 0,
-        "algo.utd_ratio",
-        utd,
-        "a positive number of gradient updates per env step",
-        "the study used 0.25 for pixels",
-    )
+    allowed = allowed_targets(CONFIGS, cfg.get("trusted_modules", ()))
+    Conform(schema.Run, allowed).check(cfg, schema.Run, "")
+    check_plain(cfg, allowed, "a run could not be resumed with it")
+    check_sizes(cfg)
+    sees_pixels(cfg)
+
+
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the keys that it predates, in their old meaning.
+
+    Raises:
+        ConfigError: for a missing key that there always was.
+    """
+    return complete(stored, schema.Run)
+
+
+def check_sizes(cfg: Mapping[str, Any]) -> None:
+    """Check numbers against each other.
+
+    Raises:
+        ConfigError: for the first that cannot work.
+    """
     stack, length = lookup(cfg, "obs.frame_stack"), lookup(cfg, "task.max_episode_steps")
     require(
         stack <= length,
@@ -139,8 +130,6 @@ def check_sizes(cfg: Mapping[str, Any]) -> None:
         f"at most {MAX_FRAME_STACK}, a third of a second",
         "the study stacked 4",
     )
-    if cfg["obs"]["pixels"] is not None:
-        check_pixels(cfg["obs"]["pixels"])
     task = cfg["task"]["env_id"]
     require(
         not (lookup(cfg, "algo.q_bounds") and "Dense" in task),
@@ -149,59 +138,10 @@ def check_sizes(cfg: Mapping[str, Any]) -> None:
         f"false with {task}, whose rewards fall below -1",
         "use algo.q_bounds=false or the sparse task",
     )
-    require(
-        isinstance(cfg["seed"], int) and cfg["seed"] >= 0,
-        "seed",
-        cfg["seed"],
-        "an integer from 0",
-        "seed=0",
-    )
-
-
-def check_pixels(pixels: Mapping[str, Any]) -> None:
-    """Check the values of ``obs.pixels``; those that are left out have defaults.
-
-    Raises:
-        ConfigError: for the first that cannot work.
-    """
-    known = ("image_size", "camera", "show_goal", "quality")
-    for key, value in pixels.items():
-        listed = f"a key of {', '.join(known)}"
-        require(key in known, f"obs.pixels.{key}", value, listed, "correct its name")
-    size, (low, high) = pixels.get("image_size", 84), IMAGE_SIZES
-    require(
-        isinstance(size, int) and not isinstance(size, bool) and low <= size <= high,
-        "obs.pixels.image_size",
-        size,
-        f"at least {low} and at most {high} whole pixels",
-        "84 is the usual choice",
-    )
-    show_goal = pixels.get("show_goal", True)
-    require(
-        isinstance(show_goal, bool),
-        "obs.pixels.show_goal",
-        show_goal,
-        "true or false",
-        "false hides the goal marker",
-    )
-    if pixels.get("camera") is not None:
-        _check_camera(pixels["camera"])
-
-
-def _check_camera(camera: Any) -> None:
-    complete = isinstance(camera, Mapping) and set(camera) == set(CAMERA_KEYS)
-    numbers: list[Any] = []
-    if complete:
-        lookat = camera["lookat"]
-        numbers = [*(lookat if isinstance(lookat, list) else [lookat])]
-        numbers += [camera[key] for key in CAMERA_KEYS[1:]]
-    require(
-        complete and all(isinstance(x, int | float) and math.isfinite(x) for x in numbers),
-        "obs.pixels.camera",
-        camera,
-        f"null, or the keys {', '.join(CAMERA_KEYS)} with finite numbers, metres and degrees",
-        "begin with obs=pixels_strict, whose camera can be changed key by key",
-    )
+    for name in ("critic_optimizer", "actor_optimizer"):
+        rate = cfg["algo"][name].get("lr", 0.0)
+        fits_torch = not isinstance(rate, int | float) or rate >= 0
+        require(fits_torch, f"algo.{name}.lr", rate, "0 or more", "1e-4 to 1e-3 are usual")
 
 
 def sees_pixels(cfg: Mapping[str, Any]) -> bool:
@@ -241,11 +181,18 @@ def shipped(group: str, name: str) -> dict[str, Any]:
     """One of the project's own group files that needs no composition, such as ``trainer/cpu``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it cannot be read.
     """
     known = names(group)
     require(name in known, group, name, f"one of {', '.join(known)}", "choose one of them")
-    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+    path = CONFIGS / group / f"{name}.yaml"
+    try:
+        loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            group, name, "a YAML file that can be read", f"{path}: {reason}"
+        ) from None
     return loaded
 
 
@@ -255,14 +202,3 @@ def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         node = node[part]
     return node
-
-
-def _positive_int(cfg: Mapping[str, Any], dotted: str, remedy: str) -> None:
-    value = lookup(cfg, dotted)
-    require(
-        isinstance(value, int) and not isinstance(value, bool) and value > 0,
-        dotted,
-        value,
-        "a positive whole number",
-        remedy,
-    )

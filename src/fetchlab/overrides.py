@@ -1,0 +1,86 @@
+"""What Hydra says about a command line, in one line: the value, what was expected, what to do."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from hydra.errors import OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from fetchlab import schema
+from fetchlab.conform import unknown_key
+from fetchlab.types import ConfigError, require
+
+_UNKNOWN = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
+_APPEND = re.compile(r"use \+\S+?=(.*)", re.DOTALL)
+_TAKEN = re.compile(
+    r"An item is already at '([^']+)'.*Either remove \+ prefix: '(.*?)'\n", re.DOTALL
+)
+_SWEPT = re.compile(
+    r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL
+)
+_LEXER = "LexerNoViableAltException: "
+_CARET = re.compile(r"\n( *)\^\n")
+
+
+def one_line(error: Exception) -> str:
+    """The error of a composition as one line, in the form of `ConfigError`.
+
+    Hydra's own advice for a key that it does not know, to add it with ``+``, is left out: nothing
+    would read it.
+    """
+    return " ".join(_rewritten(error, str(error).partition("Config search path")[0]).split())
+
+
+def _rewritten(error: Exception, text: str) -> str:
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, text)
+    if isinstance(error, UnicodeDecodeError):  # Python does not know of which file
+        line = error.object[: error.end].splitlines()[-1]
+        return f"a YAML file is not UTF-8: in its line {line!r}; save it as UTF-8"
+    if unknown := _UNKNOWN.search(text):
+        asked = _APPEND.search(text)
+        return str(unknown_key(unknown[1], asked[1] if asked else None, schema.Run))
+    if taken := _TAKEN.search(text):
+        key, instead = taken[1], f"write {taken[2]}"
+        return str(ConfigError(f"+{key}", None, "a key that does not exist yet", instead))
+    if swept := _SWEPT.search(text):
+        name, _, value = swept[1].partition("=")
+        remedy = f"{_quote(name, value)}, write a list as {name}=[a,b], or sweep with -m"
+        return str(ConfigError(name, value, "one value", remedy))
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        remedy = "restore what is missing, or give this key a value"
+        return f"{error.full_key}: {text.splitlines()[0]}; {remedy}"
+    return text
+
+
+def refuse_lone_sweep(sweep: str | None) -> None:
+    """Where ``-m`` is not given nothing would read a sweep's file.
+
+    Raises:
+        ConfigError: a sweep was chosen.
+    """
+    command = f"python src/train.py -m sweep={sweep}"
+    require(sweep is None, "sweep", sweep, "-m, which runs all of a sweep", command)
+
+
+def _unreadable(override: str, text: str) -> str:
+    """Where Hydra's grammar stops, and the quoted form where quoting helps."""
+    key, equals, value = override.partition("=")
+    at = len(key)  # of a value's own error, Hydra tells the part but not the place
+    where = text.partition("\nSee https")[0].rpartition("\n")[2].partition(" expecting")[0]
+    if caret := _CARET.search(text):
+        at = len(caret[1]) - len(_LEXER)
+        where = f"{override[at]!r} at position {at + 1} cannot be read"
+    if not equals or at < len(key):
+        return str(ConfigError("override", override, "KEY=VALUE", where))
+    close = "close the bracket, or " if value[:1] in ("[", "{") else ""
+    remedy = f"{where}; {close}{_quote(key, value)}"
+    return str(ConfigError(key, value, "a value that Hydra can read", remedy))
+
+
+def _quote(key: str, value: str) -> str:
+    """Hydra's own quotes inside of the shell's, which the shell takes away."""
+    quoted = '"' + value.replace('"', '\\"') + '"'
+    return f"quote the value: {shlex.quote(f'{key}={quoted}')}"

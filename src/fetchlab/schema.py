@@ -1,0 +1,243 @@
+"""The tree of a configuration: one dataclass a section, every key with its type and its range.
+
+Defaults are in ``configs/``, never here. `Was` is what a key of a run that is older than the key
+meant; whoever adds a key to a YAML adds its field here, and that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fetchlab.fields import (
+    GLOBAL,
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Hint,
+    Length,
+    Supplied,
+    Target,
+    Was,
+)
+
+Count = Annotated[int, AtLeast(1)]
+Point = Annotated[list[float], Length(3), Hint("give x, y, z", "a list of 3 numbers, metres")]
+Seconds = Annotated[float, Above(0)]
+FOLDER = Hint("leave it out or give a path (./12 where its name is a number)", "a folder, or null")
+
+
+@dataclass(frozen=True)
+class Task:
+    """``configs/task``."""
+
+    env_id: str
+    max_episode_steps: Annotated[int, AtLeast(1), Hint("Fetch episodes have 50")]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """``obs.pixels.camera``: metres and degrees."""
+
+    lookat: Point
+    distance: Annotated[float, Above(0)]
+    azimuth: float
+    elevation: float
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """``obs.pixels``."""
+
+    image_size: Annotated[int, AtLeast(16), AtMost(256), Hint("84 is the usual choice")]
+    camera: Annotated[
+        Camera | None,
+        Hint("begin with obs=pixels_strict, whose camera can be changed key by key"),
+    ]
+    show_goal: Annotated[bool, Hint("false hides the goal marker")]
+    quality: Annotated[
+        Literal["fast", "reference"], Hint("fast is quicker, reference equals gymnasium's picture")
+    ]
+
+
+@dataclass(frozen=True)
+class Obs:
+    """``configs/obs``."""
+
+    actor_inputs: list[str]
+    critic_inputs: list[str]
+    normalize: Literal["none", "fixed", "running"]
+    normalize_std_floor: Annotated[float, Above(0)]
+    normalize_clip: Annotated[float, Above(0)]
+    frame_stack: Annotated[int, AtLeast(1), Hint("the study used 4")]
+    pixels: Annotated[Pixels | None, Hint("begin with obs=pixels")]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """``configs/replay``."""
+
+    capacity: Annotated[
+        int, AtLeast(1), Hint("transitions over all environments, the study used 500000")
+    ]
+    margin_env_steps: Annotated[int, AtLeast(1), Hint("25000 is usual")]
+    device: Annotated[Literal["auto", "cpu", "cuda"], Hint("cpu works everywhere")]
+    verify: Annotated[Literal["tail", "full"], Hint("tail reads the newest rows only")]
+
+
+@dataclass(frozen=True)
+class GoalPrediction:
+    """``algo.goal_prediction``; a weight of 0 is no such loss, and the rest then means nothing."""
+
+    weight: Annotated[float, AtLeast(0), Was(0.0)]
+    hidden: Annotated[int, AtLeast(1), Was(256)]
+    centre_m: Annotated[Point, Was([1.34, 0.75, 0.43])]
+    scale_m: Annotated[float, Above(0), Was(0.1)]
+
+
+@dataclass(frozen=True)
+class Algo:
+    """``configs/algo``."""
+
+    batch_size: Annotated[int, AtLeast(1), Hint("the study used 256")]
+    utd_ratio: Annotated[
+        float,
+        Above(0),
+        Hint(
+            "the study used 0.25 for pixels",
+            "a positive number of gradient updates per env step",
+        ),
+    ]
+    discount: Annotated[float, Above(0), Below(1), Hint("0.95 is usual")]
+    # Read by interpolation alone: a stored configuration has `relabel.k` resolved.
+    her_k: Annotated[float | dict[str, float], Was(4)]
+    tau: Annotated[float, Above(0), AtMost(1), Hint("0.005 is usual")]
+    entropy_coefficient: Annotated[
+        float, Above(0), Hint("the study used 0.05; algo.learn_entropy=true learns it")
+    ]
+    learn_entropy: bool
+    q_bounds: bool
+    backup_entropy: bool
+    hidden: Annotated[list[Count], Hint("the study's are [256, 256]")]
+    ensemble: Annotated[int, AtLeast(1), Hint("SAC uses 2")]
+    target_subset: Annotated[Count | None, Was(None)]
+    actor_over: Annotated[Literal["min", "mean"], Was("min"), Hint("SAC takes min")]
+    layer_norm: Annotated[bool, Was(False)]
+    n_step: Annotated[int, AtLeast(1), Was(1)]
+    goal_prediction: GoalPrediction
+    log_std_min: float
+    log_std_max: float
+    lr: Annotated[float, AtLeast(0)]
+    critic_optimizer: Annotated[Target, Supplied(first=True)]
+    actor_optimizer: Annotated[Target, Supplied(first=True)]
+
+
+@dataclass(frozen=True)
+class Collect:
+    """``configs/collect``."""
+
+    n_envs: Annotated[int, AtLeast(1), Hint("4 to 8 on a desktop")]
+    workers: Annotated[Count | None, Hint("null is one per core")]
+    learning_starts: Annotated[int, AtLeast(0), Hint("the study used 1000 env steps")]
+    timeout_s: Seconds
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """``configs/trainer``."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    deterministic: bool
+    threads: Annotated[Count | None, Hint("1 is usual")]
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Was("float32"),
+        Hint("float32 is exact", "float32 or bfloat16"),
+    ]
+    # Before this key CUDA convolutions took torch's default, which is TF32.
+    tf32: Annotated[bool, Was(True)]
+    channels_last: Annotated[bool, Was(False)]
+    cuda_graphs: Annotated[bool, Was(False)]
+
+
+@dataclass(frozen=True)
+class DiskWatch:
+    """``callbacks.disk_watch``."""
+
+    every_s: Annotated[float, Above(0), Was(10.0)]
+    min_free_bytes: Annotated[int, AtLeast(1), Was(1), Hint("100000000 holds two checkpoints")]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``callbacks.evaluation``."""
+
+    every_env_steps: Count
+    episodes: Count
+    n_envs: Count
+    workers: Annotated[Count | None, Hint("null is one per core")]
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """``callbacks.time_estimate``."""
+
+    after_updates: Count
+    after_s: Seconds
+    long_run_h: Annotated[float, Above(0)]
+    instead: str
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """``configs/callbacks``."""
+
+    log_every_env_steps: Count
+    progress_refresh_s: Seconds
+    keep_checkpoints: Annotated[int, AtLeast(2), Hint("one may be damaged")]
+    disk_watch: DiskWatch
+    evaluation: Evaluation
+    time_estimate: TimeEstimate
+
+
+@dataclass(frozen=True)
+class Logger:
+    """``configs/logger``."""
+
+    csv: bool
+    tensorboard: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """The whole."""
+
+    task: Task
+    obs: Obs
+    encoder: Annotated[Target | None, Supplied(("in_channels", "image_size"))]
+    pooling: Annotated[Target | None, Supplied(("in_shape",))]
+    feature_norm: Annotated[
+        Target | None,
+        Supplied(first=True),
+        Was({"_target_": "torch.nn.Identity", "_partial_": True}),
+    ]
+    augment: Annotated[
+        Target, Was(False, "fetchlab.augment.random_shift.RandomShift", "shared_draw")
+    ]
+    relabel: Target
+    replay: Replay
+    algo: Algo
+    routing: Target
+    collect: Collect
+    trainer: Trainer
+    callbacks: Callbacks
+    logger: Logger
+    experiment: Annotated[str, Hint(GLOBAL, "an experiment's name")]
+    seed: Annotated[int, AtLeast(0), Hint("seed=0", "an integer from 0")]
+    total_env_steps: Annotated[int, AtLeast(1), Hint("2000000 is a full state run")]
+    ckpt_path: Annotated[str | None, Was(None), FOLDER]
+    run_dir: Annotated[str | None, FOLDER]
+    trusted_modules: Annotated[
+        list[str], Was([]), Hint("e.g. trusted_modules=[my_pkg]", "a list of names of modules")
+    ]
