@@ -1,6 +1,6 @@
 """What one field of the configuration may hold, and how a message says so.
 
-The annotation says it: ``Annotated[int, AtLeast(1)]``, ``Literal[...]``, ``list[...]``,
+The annotation says it: ``Annotated[int, Min(1)]``, ``Literal[...]``, ``list[...]``,
 ``... | None``, another dataclass, or `Target`. Notes beside it are bounds, a `Hint`, what the key
 meant before it existed (`Was`), and what a `Target` is given (`Supplied`).
 """
@@ -28,8 +28,8 @@ class Bound:
     bound: float
 
 
-AtLeast = partial(Bound, "at least", operator.ge)
-AtMost = partial(Bound, "at most", operator.le)
+Min = partial(Bound, "at least", operator.ge)
+Max = partial(Bound, "at most", operator.le)
 Above = partial(Bound, "above", operator.gt)
 Below = partial(Bound, "below", operator.lt)
 Length = partial(Bound, "as many as", lambda value, length: len(value) == length)

@@ -12,17 +12,17 @@ from typing import Annotated, Literal
 from fetchlab.fields import (
     GLOBAL,
     Above,
-    AtLeast,
-    AtMost,
     Below,
     Hint,
     Length,
+    Max,
+    Min,
     Supplied,
     Target,
     Was,
 )
 
-Count = Annotated[int, AtLeast(1)]
+Count = Annotated[int, Min(1)]
 Point = Annotated[list[float], Length(3), Hint("give x, y, z", "a list of 3 numbers, metres")]
 Seconds = Annotated[float, Above(0)]
 FOLDER = Hint("leave it out or give a path (./12 where its name is a number)", "a folder, or null")
@@ -33,7 +33,7 @@ class Task:
     """``configs/task``."""
 
     env_id: str
-    max_episode_steps: Annotated[int, AtLeast(1), Hint("Fetch episodes have 50")]
+    max_episode_steps: Annotated[int, Min(1), Hint("Fetch episodes have 50")]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Camera:
 class Pixels:
     """``obs.pixels``."""
 
-    image_size: Annotated[int, AtLeast(16), AtMost(256), Hint("84 is the usual choice")]
+    image_size: Annotated[int, Min(16), Max(256), Hint("84 is the usual choice")]
     camera: Annotated[
         Camera | None,
         Hint("begin with obs=pixels_strict, whose camera can be changed key by key"),
@@ -70,7 +70,7 @@ class Obs:
     normalize: Literal["none", "fixed", "running"]
     normalize_std_floor: Annotated[float, Above(0)]
     normalize_clip: Annotated[float, Above(0)]
-    frame_stack: Annotated[int, AtLeast(1), Hint("the study used 4")]
+    frame_stack: Annotated[int, Min(1), Hint("the study used 4")]
     pixels: Annotated[Pixels | None, Hint("begin with obs=pixels")]
 
 
@@ -79,9 +79,9 @@ class Replay:
     """``configs/replay``."""
 
     capacity: Annotated[
-        int, AtLeast(1), Hint("transitions over all environments, the study used 500000")
+        int, Min(1), Hint("transitions over all environments, the study used 500000")
     ]
-    margin_env_steps: Annotated[int, AtLeast(1), Hint("25000 is usual")]
+    margin_env_steps: Annotated[int, Min(1), Hint("25000 is usual")]
     device: Annotated[Literal["auto", "cpu", "cuda"], Hint("cpu works everywhere")]
     verify: Annotated[Literal["tail", "full"], Hint("tail reads the newest rows only")]
 
@@ -90,8 +90,8 @@ class Replay:
 class GoalPrediction:
     """``algo.goal_prediction``; a weight of 0 is no such loss, and the rest then means nothing."""
 
-    weight: Annotated[float, AtLeast(0), Was(0.0)]
-    hidden: Annotated[int, AtLeast(1), Was(256)]
+    weight: Annotated[float, Min(0), Was(0.0)]
+    hidden: Annotated[int, Min(1), Was(256)]
     centre_m: Annotated[Point, Was([1.34, 0.75, 0.43])]
     scale_m: Annotated[float, Above(0), Was(0.1)]
 
@@ -100,7 +100,7 @@ class GoalPrediction:
 class Algo:
     """``configs/algo``."""
 
-    batch_size: Annotated[int, AtLeast(1), Hint("the study used 256")]
+    batch_size: Annotated[int, Min(1), Hint("the study used 256")]
     utd_ratio: Annotated[
         float,
         Above(0),
@@ -112,7 +112,7 @@ class Algo:
     discount: Annotated[float, Above(0), Below(1), Hint("0.95 is usual")]
     # Read by interpolation alone: a stored configuration has `relabel.k` resolved.
     her_k: Annotated[float | dict[str, float], Was(4)]
-    tau: Annotated[float, Above(0), AtMost(1), Hint("0.005 is usual")]
+    tau: Annotated[float, Above(0), Max(1), Hint("0.005 is usual")]
     entropy_coefficient: Annotated[
         float, Above(0), Hint("the study used 0.05; algo.learn_entropy=true learns it")
     ]
@@ -120,15 +120,15 @@ class Algo:
     q_bounds: bool
     backup_entropy: bool
     hidden: Annotated[list[Count], Hint("the study's are [256, 256]")]
-    ensemble: Annotated[int, AtLeast(1), Hint("SAC uses 2")]
+    ensemble: Annotated[int, Min(1), Hint("SAC uses 2")]
     target_subset: Annotated[Count | None, Was(None)]
     actor_over: Annotated[Literal["min", "mean"], Was("min"), Hint("SAC takes min")]
     layer_norm: Annotated[bool, Was(False)]
-    n_step: Annotated[int, AtLeast(1), Was(1)]
+    n_step: Annotated[int, Min(1), Was(1)]
     goal_prediction: GoalPrediction
     log_std_min: float
     log_std_max: float
-    lr: Annotated[float, AtLeast(0)]
+    lr: Annotated[float, Min(0)]
     critic_optimizer: Annotated[Target, Supplied(first=True)]
     actor_optimizer: Annotated[Target, Supplied(first=True)]
 
@@ -137,9 +137,9 @@ class Algo:
 class Collect:
     """``configs/collect``."""
 
-    n_envs: Annotated[int, AtLeast(1), Hint("4 to 8 on a desktop")]
+    n_envs: Annotated[int, Min(1), Hint("4 to 8 on a desktop")]
     workers: Annotated[Count | None, Hint("null is one per core")]
-    learning_starts: Annotated[int, AtLeast(0), Hint("the study used 1000 env steps")]
+    learning_starts: Annotated[int, Min(0), Hint("the study used 1000 env steps")]
     timeout_s: Seconds
 
 
@@ -166,7 +166,7 @@ class DiskWatch:
     """``callbacks.disk_watch``."""
 
     every_s: Annotated[float, Above(0), Was(10.0)]
-    min_free_bytes: Annotated[int, AtLeast(1), Was(1), Hint("100000000 holds two checkpoints")]
+    min_free_bytes: Annotated[int, Min(1), Was(1), Hint("100000000 holds two checkpoints")]
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Callbacks:
 
     log_every_env_steps: Count
     progress_refresh_s: Seconds
-    keep_checkpoints: Annotated[int, AtLeast(2), Hint("one may be damaged")]
+    keep_checkpoints: Annotated[int, Min(2), Hint("one may be damaged")]
     disk_watch: DiskWatch
     evaluation: Evaluation
     time_estimate: TimeEstimate
@@ -234,8 +234,8 @@ class Run:
     callbacks: Callbacks
     logger: Logger
     experiment: Annotated[str, Hint(GLOBAL, "an experiment's name")]
-    seed: Annotated[int, AtLeast(0), Hint("seed=0", "an integer from 0")]
-    total_env_steps: Annotated[int, AtLeast(1), Hint("2000000 is a full state run")]
+    seed: Annotated[int, Min(0), Hint("seed=0", "an integer from 0")]
+    total_env_steps: Annotated[int, Min(1), Hint("2000000 is a full state run")]
     ckpt_path: Annotated[str | None, Was(None), FOLDER]
     run_dir: Annotated[str | None, FOLDER]
     trusted_modules: Annotated[
