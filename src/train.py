@@ -53,7 +53,6 @@ def train_new(cfg: DictConfig) -> None:
     COMPOSED.append(plain)
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
-        entry.answer(lambda: refuse_lone_sweep(job.runtime.choices.get("sweep")))
         run_new(plain)
         return
     if isinstance(plain["run_dir"], str) and plain["run_dir"].strip():
@@ -127,6 +126,7 @@ def main() -> None:
     if any(arg.partition("=")[0] == "resume" for arg in args):
         exit_as(entry.answer(lambda: continue_run(args)))
         return
+    entry.answer(lambda: refuse_lone_sweep(args))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let composition errors through, to print one line
     try:
         entry.answer(train_new)

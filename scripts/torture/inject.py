@@ -17,7 +17,7 @@ Patch = Callable[[], None]
 DISK_STEPS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
 
 
-def die(*_: object) -> NoReturn:
+def die(*_: object, **__: object) -> NoReturn:
     """``kill -9`` this process."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
@@ -134,6 +134,41 @@ def other_machine() -> None:
         return {**found, "renderer": "another renderer"}
 
     run.fingerprint = fingerprint
+
+
+def in_evaluation(job: Callable[[Any], object], call: int) -> Patch:
+    """Before the ``call``-th step of all evaluations, do ``job(env)``."""
+
+    def patch() -> None:
+        from fetchlab.callbacks import evaluation
+
+        inner, calls = evaluation.rollout, iter(range(1, 1 << 30))
+
+        def rollout(env: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
+            def disturbed(obs: Any) -> Any:
+                if next(calls) == call:
+                    job(env)
+                return policy(obs)
+
+            return inner(env, disturbed, *args, **kwargs)
+
+        evaluation.rollout = rollout
+
+    return patch
+
+
+def no_trainer() -> None:
+    """Die when the replay's files are there, and before the configuration is written."""
+    from fetchlab import run
+
+    run.build_trainer = die
+
+
+def no_first_commit() -> None:
+    """Die when everything is there but a checkpoint."""
+    from fetchlab.checkpoint.torch_io import CommitCheckpointIO
+
+    CommitCheckpointIO.save_checkpoint = die
 
 
 def killed_at_every_disk_step(call: int, run_dir: Path, folder: Path, modes: list[str]) -> Patch:

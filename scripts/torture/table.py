@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torture import commands, damage, health, kills, malice, resources
+from torture import commands, damage, field, health, kills, malice, resources
 from torture.bench import Bench, Result
 
 Check = Callable[[Bench, int], Result]
@@ -68,4 +68,10 @@ ROWS = (
     Row(28, "manifest leads outside", "refused, unchanged", malice.manifest_leads_outside, (0, 1)),
     Row(29, "10M rows asked", "refused with the sum", resources.too_large),
     Row(30, "bad input", "one clear line", commands.bad_input),
+    Row(31, "a sweep's run, resumed alone", "same H", field.run_of_a_sweep, (0, 1), (0, 1)),
+    Row(32, "a checkpoint's path, stray files", "nothing written, same H", field.stray_files),
+    Row(33, "scheduler's variables, signals", "checkpoint, same H", field.scheduler, (0, 3)),
+    Row(34, "suspended machine", "goes on, same H", field.suspended, (0, 1), (0, 1)),
+    Row(35, "evaluation worker killed", "nothing lost, same H", field.evaluation_worker, (0, 2)),
+    Row(36, "killed during start-up", "starts again, same H", field.killed_at_start, (0, 2)),
 )

@@ -132,6 +132,7 @@ def _become(
         for stream in (1, 2):
             os.dup2(output, stream)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
         os.environ.update(environment)
         tempfile.tempdir = None
         os.chdir(ROOT)

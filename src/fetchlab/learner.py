@@ -102,10 +102,7 @@ def _vision(cfg: Mapping[str, Any]) -> Vision | None:
         return None
     encoder = _encoder(cfg)
     head = GoalPredictionHead(encoder.out_dim, **predict) if weight > 0 else None
-    precision = trainer["precision"]
-    known = precision in ("float32", "bfloat16")
-    require(known, "trainer.precision", precision, "float32 or bfloat16", "float32 is exact")
-    bfloat16 = precision == "bfloat16"
+    bfloat16 = trainer["precision"] == "bfloat16"
     return Vision(encoder, cfg["obs"]["frame_stack"], head, bfloat16, trainer["channels_last"])
 
 

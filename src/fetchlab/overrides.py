@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from hydra.errors import OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -55,14 +56,17 @@ def _rewritten(error: Exception, text: str) -> str:
     return text
 
 
-def refuse_lone_sweep(sweep: str | None) -> None:
-    """Where ``-m`` is not given nothing would read a sweep's file.
+def refuse_lone_sweep(args: Sequence[str]) -> None:
+    """Refuse ``sweep=NAME`` where ``-m`` is not given: nothing would read that file.
 
     Raises:
-        ConfigError: a sweep was chosen.
+        ConfigError: with the command that was meant.
     """
-    command = f"python src/train.py -m sweep={sweep}"
-    require(sweep is None, "sweep", sweep, "-m, which runs all of a sweep", command)
+    several = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*args}
+    for sweep in (arg.partition("=")[2] for arg in args if arg.startswith("sweep=")):
+        alone = not several and sweep != "null"
+        command = f"python src/train.py -m sweep={sweep}"
+        require(not alone, "sweep", sweep, "-m before it, since it is several runs", command)
 
 
 def _unreadable(override: str, text: str) -> str:

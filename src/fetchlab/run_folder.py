@@ -18,7 +18,7 @@ from typing import Any
 from fetchlab.checkpoint.find import kind_of
 from fetchlab.checkpoint.run_lock import LOCK_FILE, RunLock, was_locked
 from fetchlab.config import ROOT, config_hash
-from fetchlab.types import ConfigError, require
+from fetchlab.types import ConfigError
 
 #: What a run writes before its first checkpoint, beside the lock.
 STARTED = ("config.yaml", ".config.yaml.tmp", "checkpoints", "replay")
@@ -34,8 +34,6 @@ def choose_run_dir(cfg: Mapping[str, Any], now: datetime) -> Path:
     """The run's folder: ``run_dir``, or ``logs/<experiment>/<date>_<config hash>_s<seed>``."""
     given = cfg["run_dir"]
     if given is not None:
-        remedy = "run_dir=logs/my_run, or leave it out"
-        require(bool(str(given).strip()), "run_dir", given, "a folder's path", remedy)
         return Path(given)
     name = f"{now:%Y-%m-%d_%H-%M-%S}_{config_hash(cfg)}_s{cfg['seed']}"
     return ROOT / "logs" / str(cfg["experiment"]) / name

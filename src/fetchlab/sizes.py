@@ -55,14 +55,12 @@ def evaluation_workers(cfg: Mapping[str, Any]) -> int:
     """Worker processes of the evaluation: what was asked, or as in ``collect``, where that fits.
 
     Raises:
-        ConfigError: no environments, or more workers than environments.
+        ConfigError: more workers than environments.
     """
     key, evaluation = "callbacks.evaluation", cfg["callbacks"]["evaluation"]
     n_envs, asked = evaluation["n_envs"], evaluation["workers"]
-    whole = isinstance(n_envs, int) and n_envs >= 1
-    require(whole, f"{key}.n_envs", n_envs, "a positive whole number", "collect.n_envs is usual")
     require(
-        asked is None or (isinstance(asked, int) and 1 <= asked <= n_envs),
+        asked is None or asked <= n_envs,
         f"{key}.workers",
         asked,
         f"null, or from 1 to {key}.n_envs={n_envs}",
@@ -75,13 +73,8 @@ def learner_threads(cfg: Mapping[str, Any]) -> int:
     """Torch threads: what was asked, or the cores that no worker uses; one beside a GPU.
 
     A thread that shares its core with a worker makes all others wait for it, in every operation.
-
-    Raises:
-        ConfigError: not a number of threads.
     """
     given = cfg["trainer"]["threads"]
-    fits = given is None or (isinstance(given, int) and given >= 1)
-    require(fits, "trainer.threads", given, "1 or more torch threads, or null", "1 is usual")
     if given is not None:
         return int(given)
     if cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available():

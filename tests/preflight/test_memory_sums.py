@@ -36,13 +36,18 @@ def run(compose_run, *overrides):
     return cfg, module, parameters
 
 
+def held_by_processes(n_envs):
+    """The learner, a worker of training and one of evaluation, and as many environments in each."""
+    return 600_000_000 + 2 * (120_000_000 + n_envs * 110_000_000)
+
+
 @pytest.mark.parametrize(
     ("n_envs", "utd_ratio", "updates"), [(4, 0.25, 1), (12, 0.25, 3), (32, 0.25, 8), (64, 4.0, 8)]
 )
 def test_memory_holds_one_piece_of_a_rounds_batches(compose_run, n_envs, utd_ratio, updates):
     overrides = (f"collect.n_envs={n_envs}", f"algo.utd_ratio={utd_ratio}")
     cfg, module, parameters = run(compose_run, *overrides, "trainer.cuda_graphs=false")
-    processes = 600_000_000 + 120_000_000 + n_envs * 110_000_000 + 5 * parameters
+    processes = held_by_processes(n_envs) + 5 * parameters
     assert sizes.memory_bytes(cfg, module) == processes + updates * BATCH + ACTIVATIONS
     # The path of CUDA graphs has a static copy of each batch, on a CPU too.
     cfg, module, _ = run(compose_run, *overrides)
@@ -53,7 +58,7 @@ def test_memory_holds_one_piece_of_a_rounds_batches(compose_run, n_envs, utd_rat
 def test_memory_of_a_run_on_cuda_holds_what_is_drawn_here(compose_run, cuda, replay, here):
     cuda(80 << 30)
     cfg, module, parameters = run(compose_run, f"replay.device={replay}")
-    processes = 600_000_000 + 120_000_000 + 32 * 110_000_000 + 5 * parameters
+    processes = held_by_processes(32) + 5 * parameters
     assert sizes.memory_bytes(cfg, module) == processes + here
 
 

@@ -128,7 +128,7 @@ def refused(*arguments):
 def test_a_sweep_without_m_says_so(tmp_path):
     run_dir = tmp_path / "run"
     line = refused("experiment=state_reach", "sweep=leak", f"run_dir={run_dir}")
-    assert "sweep='leak': expected -m" in line
+    assert "sweep='leak': expected -m before it" in line
     assert "python src/train.py -m sweep=leak" in line
     assert not run_dir.exists()
 

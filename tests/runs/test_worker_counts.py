@@ -50,8 +50,8 @@ def test_an_evaluation_takes_as_many_workers_as_training_where_they_fit(
     ("overrides", "message"),
     [
         ("n_envs=4 workers=8", r"workers=8: expected null, or from 1 to .*n_envs=4; null"),
-        ("workers=0", r"workers=0: expected null, or from 1"),
-        ("workers=1.5", r"workers=1.5: expected null, or from 1"),
+        ("workers=0", r"workers=0: expected null or a positive whole number"),
+        ("workers=1.5", r"workers=1.5: expected null or a positive whole number"),
         ("n_envs=0", r"n_envs=0: expected a positive whole number"),
         ("n_envs=2.5", r"n_envs=2.5: expected a positive whole number"),
     ],
