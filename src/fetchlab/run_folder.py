@@ -20,14 +20,14 @@ from fetchlab.checkpoint.run_lock import LOCK_FILE, RunLock, was_locked
 from fetchlab.config import ROOT, config_hash
 from fetchlab.types import ConfigError
 
-#: What a run writes before its first checkpoint, beside the lock.
-STARTED = ("config.yaml", ".config.yaml.tmp", "checkpoints", "replay")
+#: What a run writes before its first checkpoint, beside the lock; of the metrics, their names.
+STARTED = ("config.yaml", ".config.yaml.tmp", "checkpoints", "replay", "metrics.csv")
 _STARTED_INSIDE = {
     "checkpoints": re.compile(r"\.(commit|removed)-.*"),
     "replay": re.compile(r"\.?layout\.json(\.tmp)?|.*\.bin"),
 }
 #: What it writes later; the loggers look after their own files.
-RESULTS = ("metrics.csv", "evaluation.json", "summary.json", ".summary.json.tmp")
+RESULTS = ("evaluation.json", "summary.json", ".summary.json.tmp")
 
 
 def choose_run_dir(cfg: Mapping[str, Any], now: datetime) -> Path:
@@ -145,20 +145,25 @@ def _nothing_trained(path: Path) -> bool:
     These files are removed where a run is started again, so each has to be a run's by more than
     its name, and the lock says that one was here.
     """
+    if not was_locked(path):
+        return False
     later = has_checkpoint(path) or any(os.path.lexists(path / name) for name in RESULTS)
     inside = [(name, entry) for name in _STARTED_INSIDE for entry in _names(path / name)]
     ours = all(_STARTED_INSIDE[name].fullmatch(entry) for name, entry in inside)
-    return was_locked(path) and ours and not later and _is_config(path / "config.yaml")
+    config = _read(path / "config.yaml", otherwise=b"\nreplay:")
+    rows = _read(path / "metrics.csv", otherwise=b"env_steps,")
+    ours = ours and b"\nreplay:" in config and rows.startswith(b"env_steps,")
+    return ours and not later and rows.count(b"\n") <= 1
 
 
-def _is_config(path: Path) -> bool:
-    """Whether this is a run's configuration, or nothing."""
+def _read(path: Path, otherwise: bytes) -> bytes:
+    """A file's bytes; none where it cannot be read."""
     try:
-        return b"\nreplay:" in path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return True
+        return otherwise
     except OSError:
-        return False
+        return b""
 
 
 def _remove(path: Path, names: tuple[str, ...]) -> None:

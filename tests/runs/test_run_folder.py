@@ -130,6 +130,7 @@ def test_a_run_killed_during_start_up_can_be_started_again(compose_run, tmp_path
         ["replay/layout.json", "replay/state.bin"],
         ["replay/.layout.json.tmp", "config.yaml"],
         ["config.yaml", ".config.yaml.tmp", "checkpoints/.commit-step_000000000/manifest.json"],
+        ["replay/layout.json", "config.yaml", "metrics.csv"],
     ],
     ids=" ".join,
 )
@@ -140,6 +141,9 @@ def test_what_start_ups_leave_behind_is_cleared_and_nothing_else(finished, tmp_p
         (tmp_path / name).write_text("left over")
     if "config.yaml" in left:
         shutil.copy(finished / "config.yaml", tmp_path)
+    if "metrics.csv" in left:  # whose header comes before the first commit
+        header = (finished / "metrics.csv").read_text().partition("\n")[0]
+        (tmp_path / "metrics.csv").write_text(f"{header}\n")
     with pytest.raises(KeyboardInterrupt), claimed(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {".lock", "tensorboard", "notes.txt"}
         (tmp_path / "replay").mkdir()
@@ -156,6 +160,7 @@ def test_what_start_ups_leave_behind_is_cleared_and_nothing_else(finished, tmp_p
         {"config.yaml": "model: mine\n"},
         {"replay/episodes.npz": "mine"},
         {"replay/state.bin": "", "metrics.csv": "env_steps\n200\n"},
+        {"replay/state.bin": "", "metrics.csv": "env_steps,loss\n200,1.0\n"},
         {"summary.json": "{}"},
     ],
     ids=" ".join,
