@@ -254,10 +254,10 @@ class _Generator(torch.Generator):
 
 
 def _caller() -> str:
-    frames = [f for f in traceback.extract_stack() if "/fetchlab/" in f.filename]
-    return (
-        f"{frames[-1].filename.rpartition('/fetchlab/')[2]}:{frames[-1].lineno}" if frames else ""
-    )
+    """Where in the package; a checkout's folder may have its name too."""
+    package = "/src/fetchlab/"
+    frames = [f for f in traceback.extract_stack() if package in f.filename]
+    return f"{frames[-1].filename.rpartition(package)[2]}:{frames[-1].lineno}" if frames else ""
 
 
 def _no_autocast():

@@ -120,12 +120,12 @@ def test_a_run_that_fails_leaves_no_handler_or_process_and_no_folder_without_a_c
     compose_run, tmp_path, place, raised, seen, kept
 ):
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
+    before, processes = [signal.getsignal(number) for number in numbers], children()
     cfg = compose_run("state_reach", *SHORT, f"run_dir={tmp_path / 'run'}")
     with mock.patch(f"fetchlab.{place}", side_effect=raised), pytest.raises(seen):
         start(cfg)
     assert [signal.getsignal(number) for number in numbers] == before
-    assert children() == set()
+    assert children() <= processes  # an earlier test's may be there
     assert len(list(tmp_path.iterdir())) == kept
 
 
