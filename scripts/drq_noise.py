@@ -31,7 +31,7 @@ from measure.tables import each, heading, over, percent, row, write_json  # noqa
 
 from fetchlab.augment.random_shift import RandomShift  # noqa: E402
 from fetchlab.config import shipped  # noqa: E402
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax  # noqa: E402
+from fetchlab.networks.pooling import SpatialSoftmax  # noqa: E402
 
 #: The study's two estimates: noise and signal in coordinate units, their ratio as it gave it.
 STUDY = (

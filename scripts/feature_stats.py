@@ -32,7 +32,7 @@ from measure.layers import look  # noqa: E402
 from measure.subjects import Subject, answer, command_line, subject  # noqa: E402
 from measure.tables import each, heading, percent, row, write_json  # noqa: E402
 
-from fetchlab.types import DESIRED_GOAL  # noqa: E402
+from fetchlab.entries import DESIRED_GOAL  # noqa: E402
 
 QUANTILES = {"min": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "max": 1.0}
 

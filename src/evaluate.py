@@ -13,7 +13,7 @@ from fetchlab.entry import (
     read_arguments,
     whole_number,
 )
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 HELP = """\
 Evaluate a stored policy, with the mode of its actions:

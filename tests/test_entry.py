@@ -10,7 +10,7 @@ import pytest
 
 import train
 from fetchlab import config, entry
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 READERS = {

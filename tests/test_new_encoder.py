@@ -17,7 +17,7 @@ import yaml
 
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.torch_io import read_payload
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()

@@ -37,8 +37,8 @@ BYTES_PER_TRANSITION = 22_000
 
 def versions_row(asked: Asked, folder: Path) -> None:
     """What the host is, and whether its GPU renders."""
+    from fetchlab.errors import ConfigError
     from fetchlab.preflight.renderer import choose_renderer
-    from fetchlab.types import ConfigError
 
     found: dict[str, Any] = {"python": platform.python_version(), "cuda": torch.version.cuda}
     for name in PACKAGES:

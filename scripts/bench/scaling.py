@@ -68,7 +68,7 @@ def replay_of(folder: Path, transitions: int, side: int | None) -> Any:
 
     from fetchlab.envs.reward import GoalReward
     from fetchlab.replay.layout import ReplaySize, RowSpec
-    from fetchlab.replay.relabel.future import FutureRelabel
+    from fetchlab.replay.relabel import FutureRelabel
     from fetchlab.replay.replay import make_replay
 
     n_envs, length = 8, 50

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
-from fetchlab.types import PIXELS
+from fetchlab.entries import PIXELS
+from fetchlab.networks.pooling import SpatialSoftmax
 
 DEAD_STD = 1e-4  # an entry that varies less says nothing that a head could hear
 

@@ -17,10 +17,10 @@ from torchrl.envs import TransformedEnv
 
 from fetchlab.build import build_env, state_layout
 from fetchlab.collect.rollout import episode_seeds
+from fetchlab.entries import DESIRED_GOAL, STATE
 from fetchlab.envs.transforms import FRAMES
 from fetchlab.networks.agent import StateLayout
 from fetchlab.preflight.renderer import choose_renderer
-from fetchlab.types import DESIRED_GOAL, STATE
 
 ENVS = 8
 GRIPPER = slice(0, 3)  # where every Fetch task's state has the gripper's position

@@ -1,6 +1,6 @@
 """From pixels of the image to coordinates of a spatial softmax, and the signal in both.
 
-`fetchlab.networks.pooling.spatial_softmax` puts the centres of a map's border cells at -1 and 1, so
+`fetchlab.networks.pooling` puts the centres of a map's border cells at -1 and 1, so
 neighbouring cells of a map w wide are 2 / (w - 1) apart.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fetchlab.types import Augmentation
+from fetchlab.entries import Augmentation
 
 #: A coordinate that varies less over the frames is constant: its map is dead, and nobody reads it.
 CONSTANT = 1e-6

@@ -17,11 +17,11 @@ from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.torch_io import read_payload
+from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.learn.sac_module import SACModule
 from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 from fetchlab.overrides import one_line
-from fetchlab.types import ConfigError, RunFailedError, require
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ def poisoned_reward(call: int) -> Patch:
         import torch
 
         from fetchlab.envs.batched import BatchedFetchEnv
+        from fetchlab.errors import NonFiniteError
         from fetchlab.learn.sac_module import SACModule
-        from fetchlab.types import NonFiniteError
 
         reward, update = BatchedFetchEnv.compute_reward, SACModule.update
         calls = iter(range(1, 1 << 30))

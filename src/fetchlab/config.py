@@ -14,7 +14,8 @@ import yaml
 from fetchlab import schema
 from fetchlab.checkpoint.safe_config import allowed_targets, check_plain
 from fetchlab.conform import Conform, complete
-from fetchlab.types import PIXELS, ConfigError, check_inputs, require
+from fetchlab.entries import PIXELS, check_inputs
+from fetchlab.errors import ConfigError, require
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"

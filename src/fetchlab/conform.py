@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from fetchlab.checkpoint.safe_config import AllowedTargets
+from fetchlab.errors import ConfigError, require
 from fetchlab.fields import (
     GLOBAL,
     Supplied,
@@ -21,7 +22,6 @@ from fetchlab.fields import (
     unwrap,
     words,
 )
-from fetchlab.types import ConfigError, require
 
 #: Annotations of a swap-in's constructor that are checked; in others the constructor is in charge.
 SIMPLE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fetchlab.types import ConfigError, RunFailedError, require
+from fetchlab.errors import ConfigError, RunFailedError, require
 
 Result = TypeVar("Result")
 #: ``(key, text) -> value``, or a ConfigError.

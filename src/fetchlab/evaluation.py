@@ -15,13 +15,13 @@ from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.torch_io import load_weights
 from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
 from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
+from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.learner import build_module
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.run import STOPS_A_RUN, stored_config
 from fetchlab.run_folder import require_run, require_writable
 from fetchlab.sizes import learner_threads
-from fetchlab.types import ConfigError, RunFailedError
 
 RECORDED_EPISODES = 4
 FRAMES_PER_S = 25  # an env step is 0.04 s

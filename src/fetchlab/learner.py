@@ -17,13 +17,14 @@ from hydra.utils import instantiate
 
 from fetchlab.augment.none import NoAugment
 from fetchlab.config import sees_pixels
+from fetchlab.entries import DESIRED_GOAL, GOAL_DIM, STATE
+from fetchlab.errors import ConfigError, require
 from fetchlab.learn.sac_module import SACModule
 from fetchlab.learn.settings import SACSettings, Seeds, check_critics
 from fetchlab.networks.agent import Agent, AgentSizes, StateLayout, Vision
 from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.types import DESIRED_GOAL, GOAL_DIM, STATE, ConfigError, require
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
 STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")

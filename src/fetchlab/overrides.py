@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab import schema
 from fetchlab.conform import unknown_key
-from fetchlab.types import ConfigError, require
+from fetchlab.errors import ConfigError, require
 
 _UNKNOWN = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
 _APPEND = re.compile(r"use \+\S+?=(.*)", re.DOTALL)

@@ -26,6 +26,7 @@ from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.signals import STOP_SIGNALS
 from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.envs.pool import WorkerError
+from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.replay.files import LAYOUT_FILE, ReplayError
@@ -33,7 +34,6 @@ from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted,
 from fetchlab.run_report import announce, summarize, write_config
 from fetchlab.sizes import collecting_workers, learner_threads
 from fetchlab.trainer import Assembled, build_trainer
-from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (

@@ -18,7 +18,7 @@ from typing import Any
 from fetchlab.checkpoint.find import kind_of
 from fetchlab.checkpoint.run_lock import LOCK_FILE, RunLock, was_locked
 from fetchlab.config import ROOT, config_hash
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 #: What a run writes before its first checkpoint, beside the lock; of the metrics, their names.
 STARTED = ("config.yaml", ".config.yaml.tmp", "checkpoints", "replay", "metrics.csv")

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from fetchlab.config import sees_pixels
+from fetchlab.entries import ACTION_DIM
+from fetchlab.errors import require
 from fetchlab.learn.captured import AT_ONCE
 from fetchlab.learn.sac_module import SACModule
 from fetchlab.networks.agent import StateLayout
@@ -21,7 +23,6 @@ from fetchlab.preflight.budget import (
     run_memory_bytes,
 )
 from fetchlab.replay.layout import Layout, ReplaySize, RowSpec, plan_layout
-from fetchlab.types import ACTION_DIM, require
 
 CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
 DEVICE_MEMORY_SHARE = 0.9  # of what is free there; the rest is for libraries and the allocator

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fetchlab.augment.intensity import Intensity
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 def generator(seed):

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from fetchlab.augment.none import NoAugment
 from fetchlab.augment.random_shift import RandomShift
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 def generator(seed):

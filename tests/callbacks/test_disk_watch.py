@@ -9,7 +9,7 @@ import pytest
 
 from fetchlab.callbacks.disk_watch import DiskWatch
 from fetchlab.callbacks.stopping import Stopping
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 @pytest.fixture

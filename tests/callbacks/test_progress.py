@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fetchlab.callbacks.progress import EnvStepProgress, metrics_text, plain_line
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 def make(terminal=False, refresh_s=0.25, total=1000):

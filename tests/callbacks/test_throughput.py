@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fetchlab.callbacks.throughput import RateMeter, TimeEstimate, format_duration
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 class Clock:

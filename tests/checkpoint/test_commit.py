@@ -14,7 +14,7 @@ from fetchlab.checkpoint import commit
 from fetchlab.checkpoint.commit import clean, prune, remove, write_checkpoint
 from fetchlab.checkpoint.find import newest_valid, survey
 from fetchlab.checkpoint.manifest import CheckpointError, read_checkpoint, validate
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from fetchlab.checkpoint.run_lock import RunLock, RunLockedError
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 HOLD = """
 import subprocess, sys, time

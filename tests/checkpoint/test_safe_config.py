@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 ALLOWED = frozenset({"fetchlab.augment.shift.RandomShift", "torch.optim.Adam"})
 

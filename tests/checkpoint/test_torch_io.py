@@ -23,7 +23,7 @@ from fetchlab.checkpoint.torch_io import (
     write_best,
     write_payload,
 )
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 class Evil:

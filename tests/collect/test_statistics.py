@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fetchlab.collect.statistics import wilson_interval
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 def test_no_success_in_ten():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 
 @pytest.fixture

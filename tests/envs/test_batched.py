@@ -12,8 +12,8 @@ from torchrl.envs.utils import check_env_specs
 from fetchlab.envs.batched import get_env_state, make_env, set_env_state
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.specs import FetchSpec, PixelSpec
+from fetchlab.errors import ConfigError
 from fetchlab.preflight.renderer import choose_renderer
-from fetchlab.types import ConfigError
 
 N, LENGTH, STACK = 3, 5, 3
 SPEC = FetchSpec("FetchPush-v4", max_episode_steps=LENGTH, pixels=None)

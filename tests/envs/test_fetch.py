@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec, SimulationError
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 STEPS = 50
 FILES = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))

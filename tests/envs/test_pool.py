@@ -12,7 +12,7 @@ import pytest
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.pool import WorkerError, WorkerPool
 from fetchlab.envs.specs import FetchSpec
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 SPEC = FetchSpec("FetchPush-v4", max_episode_steps=6, pixels=None)
 FIELDS = ("state", "achieved_goal", "desired_goal", "reward", "terminated", "truncated", "success")

@@ -9,7 +9,7 @@ import yaml
 
 from fetchlab.envs import rendering
 from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
 
 SIZE = 84
 

@@ -20,7 +20,7 @@ from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
+from fetchlab.networks.pooling import SpatialSoftmax
 from fetchlab.routing.critic import CriticRouting
 
 LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))

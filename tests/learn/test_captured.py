@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_sac import differs, make_batch, make_module
 
+from fetchlab.errors import ConfigError, NonFiniteError
 from fetchlab.learn import captured as module_under_test
 from fetchlab.learn.captured import CapturedUpdates
 from fetchlab.learn.steps import count_non_finite
-from fetchlab.types import ConfigError, NonFiniteError
 
 ADAM = partial(torch.optim.Adam, lr=1e-2, fused=True)
 

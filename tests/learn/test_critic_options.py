@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_sac import differs, make_batch, make_module, update_watched
 
+from fetchlab.errors import ConfigError
 from fetchlab.learn.settings import SACSettings, check_critics
-from fetchlab.types import ConfigError
 
 
 def target_of(module, batch, **settings):

@@ -15,12 +15,12 @@ from small_sac import (
     update_watched,
 )
 
+from fetchlab.errors import ConfigError
 from fetchlab.routing.actor import ActorRouting
 from fetchlab.routing.auxiliary import AuxiliaryRouting
 from fetchlab.routing.critic import CriticRouting
 from fetchlab.routing.frozen import FrozenRouting
 from fetchlab.routing.joint import JointRouting
-from fetchlab.types import ConfigError
 
 ALL = [CriticRouting(), ActorRouting(), JointRouting(), FrozenRouting(), AuxiliaryRouting()]
 

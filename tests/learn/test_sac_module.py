@@ -22,13 +22,13 @@ from small_sac import (
     update_watched,
 )
 
+from fetchlab.errors import ConfigError
 from fetchlab.learn.sac_module import NonFiniteError
 from fetchlab.networks import agent as agent_module
 from fetchlab.networks.agent import Agent
 from fetchlab.networks.pixel_encoder import scaled
 from fetchlab.routing.actor import ActorRouting
 from fetchlab.routing.critic import CriticRouting
-from fetchlab.types import ConfigError
 
 
 @pytest.mark.parametrize(

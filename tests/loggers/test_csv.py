@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from fetchlab.errors import ConfigError
 from fetchlab.loggers.csv import RunCSVLogger
-from fetchlab.types import ConfigError
 
 NAMES = ["train/critic_loss", "eval/success_rate"]
 HEADER = "env_steps,train/critic_loss,eval/success_rate\n"

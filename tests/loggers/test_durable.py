@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from fetchlab.errors import ConfigError
 from fetchlab.loggers.durable import AppendFile, checked_size, cut_back
-from fetchlab.types import ConfigError
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
+from fetchlab.errors import ConfigError
 from fetchlab.loggers.tensorboard import RunTensorBoardLogger
-from fetchlab.types import ConfigError
 
 
 def make(run_dir, resume=False):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from fetchlab.errors import ConfigError
 from fetchlab.networks.encoders.drqv2_cnn import DrQv2CNN
 from fetchlab.networks.encoders.geometry import Layer, output_side
 from fetchlab.networks.encoders.impala_cnn import ImpalaCNN
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.encoders.nature_cnn import NatureCNN
-from fetchlab.types import ConfigError
 
 MANIPULATION = (ManipulationCNN, {"filters": 32})
 NATURE = (NatureCNN, {"filters": [32, 64, 64]})

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
+from fetchlab.errors import ConfigError
 from fetchlab.networks.feature_norm import RunningNorm
-from fetchlab.types import ConfigError
 
 
 def norm(dim=1, momentum=0.01, std_floor=1e-3):

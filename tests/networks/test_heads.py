@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fetchlab.errors import ConfigError
 from fetchlab.networks.actor import GaussianActor
 from fetchlab.networks.critic import CriticEnsemble
-from fetchlab.types import ConfigError
 
 
 def test_actor_is_a_relu_mlp_with_a_clamped_log_std():

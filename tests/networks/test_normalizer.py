@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from fetchlab.errors import ConfigError
 from fetchlab.networks.normalizer import VectorNormalizer
-from fetchlab.types import ConfigError
 
 NAMES = {"state": 3, "desired_goal": 2}
 

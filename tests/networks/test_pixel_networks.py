@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from fetchlab.errors import ConfigError
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
-from fetchlab.networks.pooling.flatten_linear import FlattenLinear
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
-from fetchlab.types import ConfigError
+from fetchlab.networks.pooling import FlattenLinear, SpatialSoftmax
 
 
 def test_convolutions_keep_84_at_42_42_42_21():

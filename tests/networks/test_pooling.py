@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from fetchlab.networks.pooling.flatten_norm_tanh import FlattenNormTanh
-from fetchlab.networks.pooling.global_average import GlobalAverage
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
+from fetchlab.networks.pooling import FlattenNormTanh, GlobalAverage
 
 
 def test_flatten_norm_tanh_by_hand():

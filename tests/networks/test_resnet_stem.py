@@ -7,8 +7,8 @@ import torch
 from resnet_weights import BLOCKS, resnet_weights, write_resnet_weights
 from torch.nn import functional
 
+from fetchlab.errors import ConfigError
 from fetchlab.networks.encoders.resnet_stem import ResNetStem
-from fetchlab.types import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from fetchlab.errors import ConfigError
 from fetchlab.preflight import budget
-from fetchlab.types import ConfigError
 
 GB = 1_000_000_000
 

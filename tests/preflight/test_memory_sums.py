@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fetchlab import sizes
+from fetchlab.errors import ConfigError
 from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
-from fetchlab.types import ConfigError
 
 LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 #: 256 blocks of 5 frames of 84 x 84, and what 256 images leave for the backward pass.

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from fetchlab.errors import ConfigError
 from fetchlab.preflight import renderer
-from fetchlab.types import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from fetchlab.replay.layout import ReplaySize, RowSpec
-from fetchlab.replay.relabel.future import FutureRelabel
+from fetchlab.replay.relabel import FutureRelabel
 from fetchlab.replay.replay import make_replay
 
 LONGEST = 6

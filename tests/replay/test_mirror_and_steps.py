@@ -7,8 +7,8 @@ import pytest
 import torch
 from replay_oracle import GOAL, Simulation, compute_reward, equal, filled, open_replay, saved
 
+from fetchlab.errors import ConfigError
 from fetchlab.replay import mirror
-from fetchlab.types import ConfigError
 
 N_STEP, DISCOUNT, STACK = 3, 0.9, 3
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from replay_oracle import LONGEST, Simulation, check_batch, open_replay
 
-from fetchlab.replay.relabel.none import NoRelabel
+from fetchlab.replay.relabel import NoRelabel
 
 
 def simulation_for(replay, **options):

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fetchlab.replay.relabel.episode import EpisodeRelabel
-from fetchlab.replay.relabel.final import FinalRelabel
-from fetchlab.replay.relabel.future import FutureRelabel
-from fetchlab.replay.relabel.none import NoRelabel
+from fetchlab.replay.relabel import EpisodeRelabel, FinalRelabel, FutureRelabel, NoRelabel
 
 STRATEGIES = [FutureRelabel, FinalRelabel, EpisodeRelabel]
 N = 40_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hydra.utils import instantiate
 
-from fetchlab.replay.relabel.ratio import HindsightRatio
-from fetchlab.types import ConfigError
+from fetchlab.errors import ConfigError
+from fetchlab.replay.relabel import HindsightRatio
 
 LINE = {"from": 8, "to": 1, "over_env_steps": 700}
 

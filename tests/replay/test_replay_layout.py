@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from fetchlab.errors import ConfigError
 from fetchlab.replay.layout import Layout, ReplaySize, RowSpec, plan_layout, replay_disk_bytes
-from fetchlab.types import ConfigError
 
 RGB84 = RowSpec(state_dim=25, action_dim=4, pixels_shape=(3, 84, 84))
 STATE = RowSpec(state_dim=25, action_dim=4, pixels_shape=None)

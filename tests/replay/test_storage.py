@@ -10,8 +10,8 @@ import pytest
 import torch
 from replay_oracle import LONGEST, Simulation, check_batch, filled, open_replay, saved
 
+from fetchlab.errors import ConfigError
 from fetchlab.replay.files import ReplayError
-from fetchlab.types import ConfigError
 
 
 def test_rows_of_the_two_newest_checkpoints_cannot_be_overwritten(tmp_path):

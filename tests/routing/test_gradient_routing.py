@@ -16,7 +16,7 @@ from fetchlab.networks.actor import GaussianActor
 from fetchlab.networks.critic import CriticEnsemble
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
+from fetchlab.networks.pooling import SpatialSoftmax
 from fetchlab.routing.actor import ActorRouting
 from fetchlab.routing.critic import CriticRouting
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fetchlab import config
+from fetchlab.errors import ConfigError
 from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
-from fetchlab.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))

@@ -10,10 +10,10 @@ import torch
 from tensordict import TensorDict
 
 from fetchlab.build import fetch_spec
+from fetchlab.errors import ConfigError
 from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
-from fetchlab.types import ConfigError
 
 PRESETS = sorted(file.stem for file in (Path(__file__).parents[2] / "configs/obs").glob("*.yaml"))
 PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))

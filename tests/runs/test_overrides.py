@@ -14,9 +14,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fetchlab import config
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
+from fetchlab.errors import ConfigError
 from fetchlab.overrides import one_line
 from fetchlab.run import start
-from fetchlab.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -148,7 +148,7 @@ def test_a_module_of_the_users_own_trains_only_where_it_can_be_resumed(tmp_path)
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "hindsight.py").write_text(
-        "from fetchlab.replay.relabel.none import NoRelabel\nclass Mine(NoRelabel): pass\n"
+        "from fetchlab.replay.relabel import NoRelabel\nclass Mine(NoRelabel): pass\n"
     )
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(

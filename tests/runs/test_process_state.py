@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
+from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.evaluation import evaluate_run
 from fetchlab.learn.sac_module import SACModule
 from fetchlab.run import resume, start
-from fetchlab.types import ConfigError, NonFiniteError, RunFailedError
 
 ROOT = Path(__file__).parents[2]
 SHORT = (

@@ -14,10 +14,10 @@ import yaml
 
 from fetchlab import run as runs
 from fetchlab.checkpoint.find import newest_valid
+from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.evaluation import evaluate_run
 from fetchlab.run import resume, start
 from fetchlab.run_folder import claimed
-from fetchlab.types import ConfigError, RunFailedError
 
 ROOT = Path(__file__).parents[2]
 SHORT = (

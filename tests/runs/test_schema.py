@@ -9,9 +9,9 @@ from typing import get_type_hints
 import pytest
 
 from fetchlab import config, schema
+from fetchlab.errors import ConfigError
 from fetchlab.fields import Target, members, section_of
 from fetchlab.run import start
-from fetchlab.types import ConfigError
 
 #: Keys that were added after the first commit, and what the code did before them.
 OLD_MEANING = {

@@ -7,11 +7,11 @@ import os
 import pytest
 import torch
 
+from fetchlab.errors import ConfigError
 from fetchlab.learner import build_module
 from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
 from fetchlab.sizes import evaluation_workers, learner_threads, memory_bytes
-from fetchlab.types import ConfigError
 
 PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 

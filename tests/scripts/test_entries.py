@@ -11,8 +11,7 @@ from measure.entries import (
     softmax_statistics,
 )
 
-from fetchlab.networks.pooling.global_average import GlobalAverage
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
+from fetchlab.networks.pooling import GlobalAverage, SpatialSoftmax
 
 
 def test_entries():

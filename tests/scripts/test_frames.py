@@ -8,8 +8,8 @@ import torch
 from measure.frames import Moments, look_times
 from measure.geometry import Geometry, geometry, signal, uniform_std
 
+from fetchlab.entries import DESIRED_GOAL, STATE
 from fetchlab.networks.agent import StateLayout
-from fetchlab.types import DESIRED_GOAL, STATE
 
 PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 PX = math.tan(math.radians(22.5)) / 42  # metres that a pixel of 84 shows at a distance of 1 m

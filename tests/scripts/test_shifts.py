@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from fetchlab.augment.random_shift import RandomShift
 from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.networks.pooling.spatial_softmax import SpatialSoftmax
+from fetchlab.networks.pooling import SpatialSoftmax
 
 STRIDE, CELLS = 4, 4
 PER_PX = 2 / (CELLS - 1) / STRIDE  # 1/6

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from torch import Tensor

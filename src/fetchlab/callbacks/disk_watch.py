@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 
 class DiskWatch(pl.Callback):

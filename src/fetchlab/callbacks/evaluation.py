@@ -17,7 +17,7 @@ from torchrl.envs import TransformedEnv
 
 from fetchlab.collect.rollout import Episodes, StoppedError, episode_seeds, rollout
 from fetchlab.collect.statistics import wilson_interval
-from fetchlab.types import require
+from fetchlab.errors import require
 
 
 class Evaluation(pl.Callback):

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 
 class LogPoints(pl.Callback):

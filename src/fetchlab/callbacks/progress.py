@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from fetchlab.callbacks.throughput import ENV_RATE, format_duration, format_rate
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

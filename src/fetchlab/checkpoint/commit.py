@@ -25,7 +25,7 @@ from fetchlab.checkpoint.manifest import (
     Manifest,
     check_file_name,
 )
-from fetchlab.types import require
+from fetchlab.errors import require
 
 _WRITE_BYTES = 1 << 22
 #: Limits that free space on the disk says nothing about.

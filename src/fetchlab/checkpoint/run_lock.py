@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from fetchlab.types import ConfigError, RunFailedError
+from fetchlab.errors import ConfigError, RunFailedError
 
 LOCK_FILE = ".lock"
 _held: set[int] = set()

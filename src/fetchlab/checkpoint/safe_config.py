@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from fetchlab.types import ConfigError, require
+from fetchlab.errors import ConfigError, require
 
 _MAX_CONFIG_BYTES = 1 << 20
 _HYDRA_KEY = re.compile(r"_[a-z]+_")

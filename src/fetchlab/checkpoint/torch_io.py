@@ -21,7 +21,7 @@ from fetchlab.checkpoint.commit import prune, remove, write_checkpoint
 from fetchlab.checkpoint.find import checkpoint_name, kind_of
 from fetchlab.checkpoint.manifest import CheckpointError, read_checkpoint
 from fetchlab.checkpoint.plain import to_plain
-from fetchlab.types import ConfigError, require
+from fetchlab.errors import ConfigError, require
 
 PAYLOAD = "checkpoint.pt"
 

@@ -16,7 +16,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 WINDOW_EPISODES = 100  # train/success_rate and train/return: mean over the last 100, as SB3 and Zoo
 

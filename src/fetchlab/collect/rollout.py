@@ -10,7 +10,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
-from fetchlab.types import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, require
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS
+from fetchlab.errors import require
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 

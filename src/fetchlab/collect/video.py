@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,19 @@ from tensordict import TensorDict
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, TransformedEnv
 
+from fetchlab.entries import (
+    ACHIEVED_GOAL,
+    ACTION_DIM,
+    DESIRED_GOAL,
+    GOAL_DIM,
+    PIXELS,
+    PROPRIO,
+    STATE,
+)
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.pool import WorkerPool
 from fetchlab.envs.reward import GoalReward
 from fetchlab.envs.transforms import StackFrames, TrackEpisodes
-from fetchlab.types import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, PIXELS, PROPRIO, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,8 +10,9 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from fetchlab.entries import ACTION_DIM
 from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
-from fetchlab.types import ACTION_DIM, require
+from fetchlab.errors import require
 
 # gymnasium-robotics prints its release notice on import, once per worker process.
 farama_notifications.notifications.pop("gymnasium_robotics", None)

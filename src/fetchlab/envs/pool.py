@@ -17,8 +17,8 @@ import numpy as np
 from fetchlab.envs import worker as remote
 from fetchlab.envs.link import BrokenLinkError, WorkerLink, shut_down
 from fetchlab.envs.shared import SharedArrays, anonymous_memory
+from fetchlab.errors import NonFiniteError, require
 from fetchlab.patience import SLICES
-from fetchlab.types import NonFiniteError, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fetchlab.types import ACTION_DIM, GOAL_DIM
+from fetchlab.entries import ACTION_DIM, GOAL_DIM
 
 if TYPE_CHECKING:
     from fetchlab.envs.fetch import FetchObs

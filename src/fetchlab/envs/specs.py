@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 QUALITIES = ("reference", "fast")
 

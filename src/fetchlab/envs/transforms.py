@@ -14,7 +14,8 @@ import torch
 from torchrl.data import Unbounded
 from torchrl.envs import Transform
 
-from fetchlab.types import PIXELS, require
+from fetchlab.entries import PIXELS
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase

@@ -17,8 +17,8 @@ from tensordict import TensorDictBase
 
 from fetchlab.collect.collector import Collector
 from fetchlab.envs.batched import get_env_state, set_env_state
+from fetchlab.errors import require
 from fetchlab.replay.replay import HindsightReplay
-from fetchlab.types import require
 
 
 class Rounds:

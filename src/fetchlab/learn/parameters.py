@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from fetchlab.entries import PIXELS, Routing
+from fetchlab.errors import ConfigError, require
 from fetchlab.networks.agent import Agent
-from fetchlab.types import PIXELS, ConfigError, Routing, require
 
 
 def encoder_parameters(agent: Agent) -> list[nn.Parameter]:

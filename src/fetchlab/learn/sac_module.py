@@ -18,6 +18,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from fetchlab.entries import DESIRED_GOAL, PIXELS, STATE, Augmentation, Routing
+from fetchlab.errors import NonFiniteError
 from fetchlab.learn.captured import AT_ONCE, CapturedUpdates
 from fetchlab.learn.metrics import MetricSums
 from fetchlab.learn.parameters import actor_parameters, check_routing, critic_parameters
@@ -25,7 +27,6 @@ from fetchlab.learn.settings import SACSettings, Seeds
 from fetchlab.learn.steps import CheckedSteps, Held, MaskedSteps
 from fetchlab.learn.update import SACUpdate, metric_names
 from fetchlab.networks.agent import Agent
-from fetchlab.types import DESIRED_GOAL, PIXELS, STATE, Augmentation, NonFiniteError, Routing
 
 STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
 

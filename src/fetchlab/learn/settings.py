@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 Over = Literal["min", "mean"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fetchlab.types import NonFiniteError, require
+from fetchlab.errors import NonFiniteError, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -17,6 +17,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from fetchlab.entries import ACTION_DIM, DESIRED_GOAL, PIXELS, STATE, Augmentation, Routing
 from fetchlab.learn.metrics import ENCODER_METRICS, GOAL_METRICS, UPDATE_METRICS
 from fetchlab.learn.parameters import Trained
 from fetchlab.learn.settings import SACSettings
@@ -24,7 +25,6 @@ from fetchlab.learn.steps import Held
 from fetchlab.losses import sac
 from fetchlab.losses.goal_prediction import goal_error_m, goal_prediction_loss
 from fetchlab.networks.agent import Agent
-from fetchlab.types import ACTION_DIM, DESIRED_GOAL, PIXELS, STATE, Augmentation, Routing
 
 
 class SACUpdate:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers.logger import Logger
 
+from fetchlab.errors import ConfigError, require
 from fetchlab.loggers.durable import AppendFile, checked_size, cut_back
-from fetchlab.types import ConfigError, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from fetchlab.types import ConfigError, require
+from fetchlab.errors import ConfigError, require
 
 if TYPE_CHECKING:
     from pathlib import Path

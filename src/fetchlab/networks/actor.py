@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import functional
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

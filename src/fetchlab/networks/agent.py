@@ -1,6 +1,6 @@
 """The agent's networks: one shared pixel encoder, a squashed-Gaussian actor, several critics.
 
-``actor_inputs`` and ``critic_inputs`` are lists of observation entries (`fetchlab.types`); either
+``actor_inputs`` and ``critic_inputs`` are lists of observation entries (`fetchlab.entries`); either
 may hold ``pixels``. What can be derived from ``state`` is derived here, so the simulator's
 observation and a replayed row are read by the same code.
 """
@@ -16,12 +16,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from fetchlab.networks.actor import GaussianActor
-from fetchlab.networks.critic import CriticEnsemble
-from fetchlab.networks.goal_head import GoalPredictionHead
-from fetchlab.networks.normalizer import VectorNormalizer
-from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
-from fetchlab.types import (
+from fetchlab.entries import (
     ACHIEVED_GOAL,
     ACTION_DIM,
     DESIRED_GOAL,
@@ -31,6 +26,11 @@ from fetchlab.types import (
     STATE,
     check_inputs,
 )
+from fetchlab.networks.actor import GaussianActor
+from fetchlab.networks.critic import CriticEnsemble
+from fetchlab.networks.goal_head import GoalPredictionHead
+from fetchlab.networks.normalizer import VectorNormalizer
+from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from torch import Tensor

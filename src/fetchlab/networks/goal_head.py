@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fetchlab.types import GOAL_DIM, require
+from fetchlab.entries import GOAL_DIM
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

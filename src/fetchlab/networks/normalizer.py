@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import nn
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from torch import Tensor

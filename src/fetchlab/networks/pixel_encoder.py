@@ -13,7 +13,7 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fetchlab.types import Encoder, Pooling
+    from fetchlab.entries import Encoder, Pooling
 
 _UINT8_MAX = 255
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fetchlab.types import ConfigError, require
+from fetchlab.errors import ConfigError, require
 
 # Resident memory, rounded up from 4 FetchPush environments in one process (84x84 frames, Mesa's
 # software EGL): 566 MB rendering, 166 MB without; torch, lightning and torchrl imported: 386 MB.

@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass
 from functools import cache, partial
 
+from fetchlab.errors import ConfigError
 from fetchlab.patience import SLICES, patiently
-from fetchlab.types import ConfigError
 
 #: EGL first: it is the one that reaches a GPU.
 CANDIDATES = ("egl", "osmesa")

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from fetchlab.types import DESIRED_GOAL, GOAL_DIM, PIXELS, STATE, require
+from fetchlab.entries import DESIRED_GOAL, GOAL_DIM, PIXELS, STATE
+from fetchlab.errors import require
 
 ACTION = "action"
 TERMINATED = "terminated"

@@ -13,6 +13,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from fetchlab.entries import PIXELS, STATE
+from fetchlab.errors import require
 from fetchlab.replay.layout import (
     ACTION,
     OBSERVATION_ARRAYS,
@@ -21,7 +23,6 @@ from fetchlab.replay.layout import (
 )
 from fetchlab.replay.mirror import Mirrored, push
 from fetchlab.replay.window import Places
-from fetchlab.types import PIXELS, STATE, require
 
 
 class RowReader:

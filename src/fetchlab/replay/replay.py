@@ -10,14 +10,14 @@ from tensordict import TensorDictBase
 from torchrl.data import TensorDictReplayBuffer
 from torchrl.data.replay_buffers import Writer
 
+from fetchlab.entries import Relabeller
 from fetchlab.replay.files import ReplayError
 from fetchlab.replay.layout import ROUNDS_AHEAD, ReplaySize, RowSpec
 from fetchlab.replay.sampler import HindsightSampler
 from fetchlab.replay.storage import EpisodeStorage
-from fetchlab.types import Relabeller
 
 if TYPE_CHECKING:
-    from fetchlab.types import RewardFunction
+    from fetchlab.entries import RewardFunction
 
 
 class EpisodeWriter(Writer):

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Sampler
 
+from fetchlab.entries import DESIRED_GOAL, GOAL_DIM, STATE, Relabeller
+from fetchlab.errors import require
 from fetchlab.replay.storage import EpisodeStorage
-from fetchlab.types import DESIRED_GOAL, GOAL_DIM, STATE, Relabeller, require
 
 if TYPE_CHECKING:
+    from fetchlab.entries import RewardFunction
     from fetchlab.replay.reader import RowReader
     from fetchlab.replay.window import Places
-    from fetchlab.types import RewardFunction
 
 
 class HindsightSampler(Sampler):

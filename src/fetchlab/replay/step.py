@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from tensordict import TensorDictBase
 
+from fetchlab.entries import DESIRED_GOAL, PIXELS, STATE
+from fetchlab.errors import NonFiniteError
 from fetchlab.replay.layout import ACTION, TERMINATED
-from fetchlab.types import DESIRED_GOAL, PIXELS, STATE, NonFiniteError
 
 
 class Step(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fetchlab.types import LossName
+    from fetchlab.entries import LossName
 
 
 class AuxiliaryRouting:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
-from fetchlab.types import require
+from fetchlab.errors import require
 
 MIN_MAP_SIDE = 2  # below this there is no position left to speak of
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from fetchlab.errors import require
 from fetchlab.networks.encoders.geometry import Layer, check_image
-from fetchlab.types import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fetchlab.errors import ConfigError, require
 from fetchlab.networks.encoders.geometry import Layer, check_image
-from fetchlab.types import ConfigError, require
 
 _CHANNELS = 64
 _RGB = 3

@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fetchlab.errors import require
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,27 +39,6 @@ VECTOR_ENTRIES = (STATE, PROPRIO, ACHIEVED_GOAL, DESIRED_GOAL)
 ENTRIES = (PIXELS, *VECTOR_ENTRIES)
 GOAL_DIM = 3
 ACTION_DIM = 4
-
-
-class ConfigError(ValueError):
-    """A value the user gave cannot work; the message is one line: value, expected, remedy."""
-
-    def __init__(self, key: str, value: object, expected: str, remedy: str) -> None:
-        super().__init__(f"{key}={value!r}: expected {expected}; {remedy}")
-
-
-class RunFailedError(RuntimeError):
-    """A run could not go on; the message's first line has the cause and how to continue."""
-
-
-class NonFiniteError(ValueError):
-    """An action, observation, loss or gradient is NaN or infinite; raised before it is used."""
-
-
-def require(ok: bool, key: str, value: object, expected: str, remedy: str) -> None:
-    """Raise `ConfigError` unless ``ok``."""
-    if not ok:
-        raise ConfigError(key, value, expected, remedy)
 
 
 def check_inputs(key: str, names: Sequence[str]) -> None:

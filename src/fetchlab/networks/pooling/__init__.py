@@ -1,1 +1,0 @@
-"""From feature maps to a feature vector, one file each."""

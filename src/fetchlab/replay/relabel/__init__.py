@@ -1,1 +1,0 @@
-"""Goal relabelling strategies, one file each."""
