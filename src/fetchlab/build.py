@@ -1,4 +1,8 @@
-"""From a configuration to parts, in the order of the data flow: the one place where they meet."""
+"""From a configuration to parts, in the order of the data flow: the one place where they meet.
+
+Environment -> replay -> agent -> algorithm -> collector -> data module. What a user swaps is named
+in YAML by ``_target_``; the rest is built here.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from torchrl.envs import TransformedEnv
 
+from fetchlab import config
+from fetchlab.algos.off_policy import OffPolicy
+from fetchlab.algos.routing import Routing
+from fetchlab.augment.none import NoAugment
 from fetchlab.collect.collector import Collector
-from fetchlab.config import sees_pixels
+from fetchlab.collect.datamodule import ReplayDataModule
+from fetchlab.entries import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE, EnvSpec
 from fetchlab.envs.batched import make_env
 from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
-from fetchlab.learn.datamodule import ReplayDataModule
-from fetchlab.learn.sac_module import SACModule
-from fetchlab.learner import build_module, seed_for, swap_in
-from fetchlab.networks.agent import StateLayout
+from fetchlab.errors import ConfigError, require
+from fetchlab.networks.agent import Agent, Vision
+from fetchlab.networks.normalizer import VectorNormalizer
+from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.replay.replay import make_replay
+from fetchlab.schema import Run
 from fetchlab.sizes import (
     check_fits,
     collecting_workers,
@@ -32,25 +45,70 @@ from fetchlab.sizes import (
     worker_count,
 )
 
+#: Every consumer of random numbers has a stream of its own, so that none can echo another's.
+STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")
+#: Keys of ``algo`` that are not the algorithm's own: the data module and relabelling read them.
+OF_THE_DATA = ("batch_size", "utd_ratio", "her_k", "lr")
+
 
 @dataclass
 class Parts:
     """A run's learner and data, before a Trainer joins them."""
 
-    module: SACModule
+    module: OffPolicy
     data: ReplayDataModule
     env: TransformedEnv
 
 
-def fetch_spec(cfg: Mapping[str, Any], render: bool | None = None) -> FetchSpec:
-    """What each environment simulates and renders; ``render`` overrides whether it does."""
-    pixels = None
-    if sees_pixels(cfg) if render is None else render:
-        image = dict(cfg["obs"]["pixels"] or {})
-        camera = image.pop("camera", None)
-        image = {"image_size": 84, "show_goal": True, "quality": "fast", **image}
-        pixels = PixelSpec(camera=None if camera is None else CameraSpec(**camera), **image)
-    return FetchSpec(cfg["task"]["env_id"], cfg["task"]["max_episode_steps"], pixels)
+def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
+    """Everything that learns and collects, on the run's replay files.
+
+    Raises:
+        ConfigError: for the first value that cannot work.
+    """
+    run = config.typed(cfg)
+    device = replay_device(cfg)
+    evaluation_workers(cfg)  # a number that cannot work is found now, not at the first evaluation
+    env = build_env(cfg, run.collect.n_envs, collecting_workers(cfg))
+    try:
+        spec = env_spec(env)
+        module = build_module(run, spec)
+        check_fits(cfg, run_dir, spec, module)
+        replay = make_replay(
+            run_dir / "replay",
+            row=row_spec(cfg, spec),
+            size=replay_size(cfg),
+            frame_stack=run.obs.frame_stack,
+            relabel=swap_in(run.relabel),
+            compute_reward=env.base_env.compute_reward,
+            goal_slice=spec.goal_slice,
+            generator=torch.Generator(device).manual_seed(seed_for(run.seed, "replay")),
+            device=device,
+            n_buffers=1,  # a round's batch is used up before the next one is sampled
+            n_step=run.algo.n_step,
+            discount=run.algo.discount,
+        )
+        collector = Collector(
+            env,
+            module,
+            replay.extend,
+            run.collect.learning_starts,
+            env_seed=seed_for(run.seed, "environments"),
+            action_seed=seed_for(run.seed, "warm-up"),
+        )
+        data = ReplayDataModule(
+            collector,
+            replay,
+            run.algo.batch_size,
+            run.algo.utd_ratio,
+            run.total_env_steps,
+            run.callbacks.evaluation.every_env_steps,
+            run.replay.verify,
+        )
+    except BaseException:
+        env.close()
+        raise
+    return Parts(module, data, env)
 
 
 def build_env(
@@ -66,58 +124,96 @@ def build_env(
     )
 
 
-def state_layout(env: TransformedEnv) -> StateLayout:
-    """Where the derived entries lie in this task's ``state``."""
+def fetch_spec(cfg: Mapping[str, Any], render: bool | None = None) -> FetchSpec:
+    """What each environment simulates and renders; ``render`` overrides whether it does."""
+    pixels = None
+    if config.sees_pixels(cfg) if render is None else render:
+        image = dict(cfg["obs"]["pixels"] or {})
+        camera = image.pop("camera", None)
+        image = {"image_size": 84, "show_goal": True, "quality": "fast", **image}
+        pixels = PixelSpec(camera=None if camera is None else CameraSpec(**camera), **image)
+    return FetchSpec(cfg["task"]["env_id"], cfg["task"]["max_episode_steps"], pixels)
+
+
+def env_spec(env: TransformedEnv) -> EnvSpec:
+    """What that environment yields and pays."""
     base = env.base_env
-    return StateLayout(base.state_dim, tuple(base.proprio_indices), base.goal_slice)
+    lowest = -1.0 if base._reward._sparse else -float("inf")
+    return EnvSpec(
+        base.state_dim,
+        GOAL_DIM,
+        ACTION_DIM,
+        tuple(base.proprio_indices),
+        base.goal_slice,
+        (lowest, 0.0),
+        terminates=False,
+    )
 
 
-def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
-    """Everything that learns and collects, on the run's replay files.
+def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
+    """Networks, losses and optimizers; draws the initial weights from ``seed``."""
+    torch.manual_seed(seed_for(run.seed, "weights"))
+    vision = _vision(run, spec)
+    stored = {STATE: spec.state_dim, DESIRED_GOAL: spec.goal_dim}
+    if spec.goal_slice is None:
+        stored[ACHIEVED_GOAL] = spec.goal_dim
+    obs = run.obs
+    normalizer = VectorNormalizer(
+        stored, obs.normalize, obs.normalize_std_floor, obs.normalize_clip
+    )
+    agent = Agent(spec, obs.actor_inputs, obs.critic_inputs, vision, normalizer)
+    own = {key: value for key, value in run.algo.items() if key not in OF_THE_DATA}
+    return swap_in(own)(
+        agent=agent,
+        routing=Routing(run.routing.encoder_optimizer, run.routing.trained_by),
+        explore_seed=seed_for(run.seed, "exploration"),
+        update_seed=seed_for(run.seed, "updates"),
+        cuda_graphs=run.trainer.cuda_graphs,
+    )
+
+
+def _vision(run: Run, spec: EnvSpec) -> Vision | None:
+    """How an agent with pixels sees, and what teaches it to."""
+    augment, pixels = swap_in(run.augment), run.obs.pixels
+    if not run.obs.sees_pixels:
+        remedy = "for an agent without pixels"
+        named, plain = type(augment).__name__, isinstance(augment, NoAugment)
+        require(plain, "augment", named, f"none {remedy}", "use augment=none, or obs=pixels")
+        require(
+            not run.auxiliary,
+            "auxiliary",
+            [*run.auxiliary],
+            f"no loss {remedy}, which has no encoder to ask",
+            "use obs=pixels, or auxiliary=[]",
+        )
+        return None
+    stack, trainer = run.obs.frame_stack, run.trainer
+    cnn = swap_in(run.encoder)(in_channels=3 * stack, image_size=pixels.image_size)
+    pooling = swap_in(run.pooling)(in_shape=cnn.out_shape)
+    # By position: torch's own modules name this argument differently.
+    encoder = PixelEncoder(cnn, pooling, swap_in(run.feature_norm)(pooling.out_dim))
+    auxiliary = {
+        name: swap_in(node)(feature_dim=encoder.out_dim, env_spec=spec)
+        for name, node in run.auxiliary.items()
+    }
+    bfloat16 = trainer.precision == "bfloat16"
+    return Vision(encoder, stack, augment, auxiliary, bfloat16, trainer.channels_last)
+
+
+def swap_in(node: Mapping[str, Any]) -> Any:
+    """What a group's YAML names by ``_target_``.
 
     Raises:
-        ConfigError: for the first value that cannot work.
+        ConfigError: the part's own, without Hydra's words around it.
     """
-    collect, algo = cfg["collect"], cfg["algo"]
-    n_envs, device = collect["n_envs"], replay_device(cfg)
-    evaluation_workers(cfg)  # a number that cannot work is found now, not at the first evaluation
-    env = build_env(cfg, n_envs, collecting_workers(cfg))
     try:
-        layout = state_layout(env)
-        module = build_module(cfg, layout)
-        check_fits(cfg, run_dir, layout, module)
-        replay = make_replay(
-            run_dir / "replay",
-            row=row_spec(cfg, layout),
-            size=replay_size(cfg),
-            frame_stack=cfg["obs"]["frame_stack"],
-            relabel=swap_in(cfg["relabel"]),
-            compute_reward=env.base_env.compute_reward,
-            goal_slice=layout.goal_slice,
-            generator=torch.Generator(device).manual_seed(seed_for(cfg["seed"], "replay")),
-            device=device,
-            n_buffers=1,  # a round's batch is used up before the next one is sampled
-            n_step=algo["n_step"],
-            discount=algo["discount"],
-        )
-        collector = Collector(
-            env,
-            module,
-            replay.extend,
-            collect["learning_starts"],
-            env_seed=seed_for(cfg["seed"], "environments"),
-            action_seed=seed_for(cfg["seed"], "warm-up"),
-        )
-        data = ReplayDataModule(
-            collector,
-            replay,
-            algo["batch_size"],
-            algo["utd_ratio"],
-            cfg["total_env_steps"],
-            cfg["callbacks"]["evaluation"]["every_env_steps"],
-            cfg["replay"]["verify"],
-        )
-    except BaseException:
-        env.close()
+        return instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
         raise
-    return Parts(module, data, env)
+
+
+def seed_for(seed: int, stream: str) -> int:
+    """The seed of one stream, in [0, 2^32), from the run's ``seed``."""
+    return int(np.random.SeedSequence((seed, STREAMS.index(stream))).generate_state(1)[0])

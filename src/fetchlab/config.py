@@ -203,3 +203,28 @@ def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         node = node[part]
     return node
+
+
+class _Node(dict):
+    """TEMPORARY."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def typed(cfg: Mapping[str, Any]) -> Any:
+    """TEMPORARY."""
+
+    def node(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _Node({key: node(item) for key, item in value.items()})
+        return value
+
+    run = node(cfg)
+    run["obs"]["sees_pixels"] = sees_pixels(cfg)
+    for key in ("encoder", "pooling", "feature_norm"):
+        run.setdefault(key, None)
+    return run

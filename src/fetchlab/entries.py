@@ -20,7 +20,8 @@ This module imports no torch at run time: simulator workers import it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from fetchlab.errors import require
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from tensordict import TensorDictBase
     from torch import Tensor
 
 PIXELS = "pixels"
@@ -39,6 +41,40 @@ VECTOR_ENTRIES = (STATE, PROPRIO, ACHIEVED_GOAL, DESIRED_GOAL)
 ENTRIES = (PIXELS, *VECTOR_ENTRIES)
 GOAL_DIM = 3
 ACTION_DIM = 4
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an environment yields and pays.
+
+    Args:
+        state_dim: size of ``state``.
+        goal_dim: size of both goals.
+        action_dim: size of an action.
+        proprio: entries of ``state`` that make ``proprio``.
+        goal_slice: entries of ``state`` that make ``achieved_goal``; None: it is stored beside it.
+        reward_range: least and largest reward of a step; infinite where there is no bound.
+        terminates: whether an episode may end before its time limit.
+    """
+
+    state_dim: int
+    goal_dim: int
+    action_dim: int
+    proprio: tuple[int, ...]
+    goal_slice: slice | None
+    reward_range: tuple[float, float]
+    terminates: bool
+
+    def dim(self, name: str) -> int:
+        """Size of a vector entry."""
+        sizes = {STATE: self.state_dim, PROPRIO: len(self.proprio)}
+        return sizes.get(name, self.goal_dim)
+
+    def achieved_goal(self, rows: TensorDictBase) -> Tensor:
+        """The achieved goal (..., goal_dim) of stored rows, as the simulator gave it."""
+        if self.goal_slice is None:
+            return rows.get(ACHIEVED_GOAL)
+        return rows.get(STATE)[..., self.goal_slice]
 
 
 def check_inputs(key: str, names: Sequence[str]) -> None:
@@ -107,27 +143,22 @@ class Relabeller(Protocol):
     ) -> Tensor: ...
 
 
-#: The losses that may train an encoder; ``auxiliary`` is goal prediction.
-LossName = Literal["critic", "actor", "auxiliary"]
+class AuxiliaryLoss(Protocol):
+    """A loss on the encoder beside those of actor and critics, with a head of its own.
 
-
-class Routing(Protocol):
-    """Which losses train the shared encoder.
-
-    ``encoder_optimizer`` names the one optimizer that holds the encoder's parameters, and those of
-    the goal-prediction head. ``trained_by`` names the losses whose gradient reaches the encoder.
-    ``for_<loss>(features)`` returns the features (B, D) that this loss sees: with the graph where
-    it trains the encoder, detached else.
+    ``__call__(features, batch, next_features)`` takes the encoder's features (B, D), the batch,
+    and the target encoder's features of the next observation (B, D; None unless
+    ``needs_next_features``). It returns the loss, a scalar, and the metrics by the names in
+    ``metrics``. Built with ``feature_dim`` and ``env_spec``.
     """
 
-    encoder_optimizer: Literal["critic", "actor"]
-    trained_by: frozenset[LossName]
+    weight: float
+    metrics: tuple[str, ...]
+    needs_next_features: bool
 
-    def for_critic(self, features: Tensor) -> Tensor: ...
-
-    def for_actor(self, features: Tensor) -> Tensor: ...
-
-    def for_auxiliary(self, features: Tensor) -> Tensor: ...
+    def __call__(
+        self, features: Tensor, batch: TensorDictBase, next_features: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fetchlab import config
-from fetchlab.build import build_env, state_layout
+from fetchlab.build import build_env, build_module, env_spec
 from fetchlab.callbacks.evaluation import describe
 from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
@@ -16,7 +16,6 @@ from fetchlab.checkpoint.torch_io import load_weights
 from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
 from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
 from fetchlab.errors import ConfigError, RunFailedError
-from fetchlab.learner import build_module
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.run import STOPS_A_RUN, stored_config
@@ -105,7 +104,7 @@ def _play(
     n_envs = min(len(seeds), cfg["callbacks"]["evaluation"]["n_envs"])
     env = build_env(cfg, n_envs, None, render)
     with closing(env):
-        module = build_module(cfg, state_layout(env))
+        module = build_module(config.typed(cfg), env_spec(env))
         payload = load_weights(module, checkpoint)
         module.eval()
         played = rollout(env, module.act, seeds, RECORDED_EPISODES if video else 0)

@@ -7,12 +7,11 @@ meant; whoever adds a key to a YAML adds its field here, and that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fetchlab.fields import (
     GLOBAL,
     Above,
-    Below,
     Hint,
     Length,
     Max,
@@ -84,53 +83,6 @@ class Replay:
     margin_env_steps: Annotated[int, Min(1), Hint("25000 is usual")]
     device: Annotated[Literal["auto", "cpu", "cuda"], Hint("cpu works everywhere")]
     verify: Annotated[Literal["tail", "full"], Hint("tail reads the newest rows only")]
-
-
-@dataclass(frozen=True)
-class GoalPrediction:
-    """``algo.goal_prediction``; a weight of 0 is no such loss, and the rest then means nothing."""
-
-    weight: Annotated[float, Min(0), Was(0.0)]
-    hidden: Annotated[int, Min(1), Was(256)]
-    centre_m: Annotated[Point, Was([1.34, 0.75, 0.43])]
-    scale_m: Annotated[float, Above(0), Was(0.1)]
-
-
-@dataclass(frozen=True)
-class Algo:
-    """``configs/algo``."""
-
-    batch_size: Annotated[int, Min(1), Hint("the study used 256")]
-    utd_ratio: Annotated[
-        float,
-        Above(0),
-        Hint(
-            "the study used 0.25 for pixels",
-            "a positive number of gradient updates per env step",
-        ),
-    ]
-    discount: Annotated[float, Above(0), Below(1), Hint("0.95 is usual")]
-    # Read by interpolation alone: a stored configuration has `relabel.k` resolved.
-    her_k: Annotated[float | dict[str, float], Was(4)]
-    tau: Annotated[float, Above(0), Max(1), Hint("0.005 is usual")]
-    entropy_coefficient: Annotated[
-        float, Above(0), Hint("the study used 0.05; algo.learn_entropy=true learns it")
-    ]
-    learn_entropy: bool
-    q_bounds: bool
-    backup_entropy: bool
-    hidden: Annotated[list[Count], Hint("the study's are [256, 256]")]
-    ensemble: Annotated[int, Min(1), Hint("SAC uses 2")]
-    target_subset: Annotated[Count | None, Was(None)]
-    actor_over: Annotated[Literal["min", "mean"], Was("min"), Hint("SAC takes min")]
-    layer_norm: Annotated[bool, Was(False)]
-    n_step: Annotated[int, Min(1), Was(1)]
-    goal_prediction: GoalPrediction
-    log_std_min: float
-    log_std_max: float
-    lr: Annotated[float, Min(0)]
-    critic_optimizer: Annotated[Target, Supplied(first=True)]
-    actor_optimizer: Annotated[Target, Supplied(first=True)]
 
 
 @dataclass(frozen=True)
@@ -227,8 +179,9 @@ class Run:
     ]
     relabel: Target
     replay: Replay
-    algo: Algo
-    routing: Target
+    algo: Any
+    routing: Any
+    auxiliary: Any
     collect: Collect
     trainer: Trainer
     callbacks: Callbacks

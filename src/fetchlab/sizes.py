@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
+from fetchlab.algos.off_policy import OffPolicy
+from fetchlab.algos.steps import AT_ONCE
 from fetchlab.config import sees_pixels
-from fetchlab.entries import ACTION_DIM
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import require
-from fetchlab.learn.captured import AT_ONCE
-from fetchlab.learn.sac_module import SACModule
-from fetchlab.networks.agent import StateLayout
 from fetchlab.preflight.budget import (
     COPIES_OF_PARAMETERS,
     check_budget,
@@ -118,18 +117,16 @@ def _trains_on_cuda(cfg: Mapping[str, Any]) -> bool:
     return torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu"
 
 
-def row_spec(cfg: Mapping[str, Any], layout: StateLayout) -> RowSpec:
+def row_spec(cfg: Mapping[str, Any], layout: EnvSpec) -> RowSpec:
     """What one step of one environment stores."""
     shape = None
     if sees_pixels(cfg):
         size = cfg["obs"]["pixels"]["image_size"]
         shape = (3, size, size)
-    return RowSpec(layout.state_dim, ACTION_DIM, shape)
+    return RowSpec(layout.state_dim, layout.action_dim, shape)
 
 
-def check_fits(
-    cfg: Mapping[str, Any], run_dir: Path, layout: StateLayout, module: SACModule
-) -> None:
+def check_fits(cfg: Mapping[str, Any], run_dir: Path, layout: EnvSpec, module: OffPolicy) -> None:
     """Refuse a run that does not fit on the disk or in memory, before anything is allocated.
 
     Raises:
@@ -149,7 +146,7 @@ def check_fits(
     )
 
 
-def _check_device_memory(cfg: Mapping[str, Any], plan: Layout, module: SACModule) -> None:
+def _check_device_memory(cfg: Mapping[str, Any], plan: Layout, module: OffPolicy) -> None:
     """Refuse a run whose updates, and replay if it is there, do not fit in the GPU's memory."""
     mirrored = replay_device(cfg).type == "cuda"
     free = int(DEVICE_MEMORY_SHARE * torch.cuda.mem_get_info()[0])
@@ -168,7 +165,7 @@ def _check_device_memory(cfg: Mapping[str, Any], plan: Layout, module: SACModule
     )
 
 
-def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
+def memory_bytes(cfg: Mapping[str, Any], module: OffPolicy) -> int:
     """Estimate of what all processes of the run hold; the replay is page cache, not memory."""
     collect = cfg["collect"]
     working = _update_bytes(cfg, module)
@@ -183,7 +180,7 @@ def memory_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
     )
 
 
-def _update_bytes(cfg: Mapping[str, Any], module: SACModule) -> int:
+def _update_bytes(cfg: Mapping[str, Any], module: OffPolicy) -> int:
     """What updates hold beside the networks: batches, twice under a graph, and activations."""
     graphs, activations = cfg["trainer"]["cuda_graphs"], 0
     if sees_pixels(cfg):
@@ -213,5 +210,5 @@ def _piece_lengths(cfg: Mapping[str, Any]) -> set[int]:
     return lengths - {0}
 
 
-def _parameter_bytes(module: SACModule) -> int:
+def _parameter_bytes(module: OffPolicy) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())

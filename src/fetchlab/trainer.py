@@ -24,15 +24,11 @@ from fetchlab.callbacks.progress import EnvStepProgress
 from fetchlab.callbacks.stopping import Stopping
 from fetchlab.callbacks.throughput import RateMeter, TimeEstimate
 from fetchlab.checkpoint.torch_io import CommitCheckpointIO
-from fetchlab.learn.metrics import ENCODER_METRICS, GOAL_METRICS, UPDATE_METRICS
 from fetchlab.loggers.csv import RunCSVLogger
 from fetchlab.loggers.tensorboard import RunTensorBoardLogger
 from fetchlab.sizes import evaluation_workers
 
 COLUMNS = (
-    *UPDATE_METRICS,
-    *ENCODER_METRICS,
-    *GOAL_METRICS,
     "train/success_rate",
     "train/return",
     "eval/success_rate",
@@ -115,7 +111,7 @@ def build_trainer(
         devices=1,
         # Not `deterministic`: `preflight.numerics` has set it, before the record read it.
         max_epochs=-1,
-        logger=_loggers(cfg, run_dir, resume),
+        logger=_loggers(cfg, run_dir, resume, parts.module.metric_names),
         callbacks=callbacks,
         plugins=[CommitCheckpointIO(keep=options["keep_checkpoints"]), _one_process()],
         enable_checkpointing=False,
@@ -130,10 +126,12 @@ def build_trainer(
     return Assembled(trainer, evaluation, checkpoints, stopping)
 
 
-def _loggers(cfg: Mapping[str, Any], run_dir: Path, resume: bool) -> list[Logger]:
+def _loggers(
+    cfg: Mapping[str, Any], run_dir: Path, resume: bool, metric_names: tuple[str, ...]
+) -> list[Logger]:
     loggers: list[Logger] = []
     if cfg["logger"]["csv"]:
-        loggers.append(RunCSVLogger(str(run_dir), COLUMNS, resume))
+        loggers.append(RunCSVLogger(str(run_dir), (*metric_names, *COLUMNS), resume))
     if cfg["logger"]["tensorboard"]:
         loggers.append(RunTensorBoardLogger(str(run_dir), resume))
     return loggers

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from fetchlab.errors import ConfigError
-from fetchlab.networks.actor import GaussianActor
+from fetchlab.networks.actor import DeterministicActor, GaussianActor
 from fetchlab.networks.critic import CriticEnsemble
 
 
 def test_actor_is_a_relu_mlp_with_a_clamped_log_std():
     torch.manual_seed(0)
-    actor = GaussianActor(3, 2, hidden=[8, 5], log_std_min=-0.1, log_std_max=0.2)
+    actor = GaussianActor(3, 2, hidden=[8, 5], layer_norm=False, log_std_min=-0.1, log_std_max=0.2)
     x = torch.randn(50, 3) * 5
     w = actor.state_dict()
     h = (x @ w["latent_pi.0.weight"].T + w["latent_pi.0.bias"]).clamp(min=0)
@@ -34,9 +34,24 @@ def test_actor_is_a_relu_mlp_with_a_clamped_log_std():
     "change", [{"hidden": []}, {"hidden": [8, 0]}, {"action_dim": 0}, {"log_std_min": 2.0}]
 )
 def test_actor_refuses(change):
-    sizes = {"in_dim": 3, "action_dim": 2, "hidden": [8], "log_std_min": -20, "log_std_max": 2}
+    sizes = {"in_dim": 3, "action_dim": 2, "hidden": [8], "layer_norm": False}
+    sizes |= {"log_std_min": -20, "log_std_max": 2}
     with pytest.raises(ConfigError):
         GaussianActor(**(sizes | change))
+
+
+@pytest.mark.parametrize("kind", [GaussianActor, DeterministicActor])
+def test_every_layer_of_an_actor_acts(kind):
+    """Also one that is added later: what `forward` runs is the network, not copies of weights."""
+    clamp = {"log_std_min": -20, "log_std_max": 2} if kind is GaussianActor else {}
+    plain, normed = (kind(3, 2, [8], layer_norm=norm, **clamp) for norm in (False, True))
+    assert [type(layer) for layer in normed.latent_pi] == [nn.Linear, nn.LayerNorm, nn.ReLU]
+    x = torch.randn(5, 3)
+    first = plain(x)[0] if clamp else plain(x)
+    plain.latent_pi.append(nn.Threshold(1e9, 0.0))
+    last = plain(x)[0] if clamp else plain(x)
+    torch.testing.assert_close(last, plain.mu.bias.expand(5, 2))
+    assert not torch.allclose(first, last)
 
 
 def test_every_member_is_the_mlp_of_its_own_weights():
@@ -116,7 +131,7 @@ def test_copies_and_loaded_weights_are_what_forward_uses():
     """Both networks keep their parameters in tuples, too: a copy must have tuples of its own."""
     torch.manual_seed(0)
     critic = CriticEnsemble(5, 2, hidden=[16], ensemble=2, layer_norm=False)
-    actor = GaussianActor(5, 2, hidden=[16], log_std_min=-20, log_std_max=2)
+    actor = GaussianActor(5, 2, hidden=[16], layer_norm=False, log_std_min=-20, log_std_max=2)
     x, action = torch.randn(4, 5), torch.rand(4, 2)
     before = critic(x, action), actor(x)
     for network in (critic, actor):

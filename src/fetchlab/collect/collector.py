@@ -27,8 +27,8 @@ class ExploringPolicy(Protocol):
     def observe(self, rows: TensorDictBase) -> None:
         """See rows that the simulator gave, before they are stored."""
 
-    def explore(self, obs: TensorDictBase) -> Tensor:
-        """Choose actions (N, A) in [-1, 1]."""
+    def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
+        """Choose actions (N, A) in [-1, 1], so many env steps into the run."""
 
 
 class Collector:
@@ -102,7 +102,7 @@ class Collector:
         """Choose actions for the current observations and start the workers."""
         assert self._obs is not None and self._sent is None
         if self.learning:
-            action = self.policy.explore(self._obs).cpu()
+            action = self.policy.explore(self._obs, self.env_steps).cpu()
         else:
             spec = self.env.action_spec
             action = torch.rand(spec.shape, generator=self._rng) * 2.0 - 1.0

@@ -1,8 +1,7 @@
-"""Gaussian policy head of SAC (Haarnoja et al. 2018, arXiv 1812.05905).
+"""Policy heads: a Gaussian before the tanh (SAC), or the action itself (DDPG, TD3).
 
-A ReLU MLP with a state-dependent diagonal covariance. Layer names and initialisation are those of
-Stable-Baselines3's SAC actor, so weights move between the two. Sampling and the tanh live in
-`fetchlab.losses.sac`: this module only says where the Gaussian is.
+ReLU MLPs. The Gaussian's layer names and initialisation are those of Stable-Baselines3's SAC actor,
+so weights move between the two; sampling and the tanh are the algorithm's.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.nn import functional
 
 from fetchlab.errors import require
 
@@ -22,12 +20,13 @@ if TYPE_CHECKING:
 
 
 class GaussianActor(nn.Module):
-    """Mean and log standard deviation of the pre-tanh Gaussian.
+    """Mean and log standard deviation of the pre-tanh Gaussian (arXiv 1812.05905).
 
     Args:
         in_dim: size D of the features.
         action_dim: size A of the action.
         hidden: widths of the hidden layers, at least one.
+        layer_norm: normalise every hidden layer before its ReLU.
         log_std_min: lower clamp of the log standard deviation, nats (SB3: -20).
         log_std_max: upper clamp (SB3: 2).
 
@@ -40,41 +39,67 @@ class GaussianActor(nn.Module):
         in_dim: int,
         action_dim: int,
         hidden: Sequence[int],
+        layer_norm: bool,
         log_std_min: float,
         log_std_max: float,
     ) -> None:
         super().__init__()
-        sizes = (in_dim, *hidden, action_dim)
-        require(
-            len(hidden) >= 1 and min(sizes) >= 1,
-            "actor sizes (in_dim, *hidden, action_dim)",
-            sizes,
-            "positive sizes and at least one hidden layer",
-            "the study's hidden layers are [256, 256]",
-        )
         require(
             log_std_min < log_std_max,
-            "log_std_min",
+            "algo.log_std_min",
             log_std_min,
             f"less than log_std_max={log_std_max}",
             "Stable-Baselines3 uses -20 and 2",
         )
-        layers: list[nn.Module] = []
-        for n_in, n_out in pairwise((in_dim, *hidden)):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
-        self.latent_pi = nn.Sequential(*layers)
+        self.latent_pi = _hidden_layers(in_dim, action_dim, hidden, layer_norm)
         self.mu = nn.Linear(hidden[-1], action_dim)
         self.log_std = nn.Linear(hidden[-1], action_dim)
-        self._log_std_min = log_std_min
-        self._log_std_max = log_std_max
-        # A module call costs more than a small batch's products: forward uses the parameters.
-        linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-        self._hidden = tuple((layer.weight, layer.bias) for layer in linears)
-        self._heads = tuple((head.weight, head.bias) for head in (self.mu, self.log_std))
+        self._log_std_min, self._log_std_max = log_std_min, log_std_max
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map features ``x`` (B, D) to ``(mean, log_std)``, each (B, A), before the tanh."""
-        for weight, bias in self._hidden:
-            x = functional.linear(x, weight, bias).relu_()
-        mean, log_std = (functional.linear(x, weight, bias) for weight, bias in self._heads)
-        return mean, log_std.clamp(self._log_std_min, self._log_std_max)
+        x = self.latent_pi(x)
+        return self.mu(x), self.log_std(x).clamp(self._log_std_min, self._log_std_max)
+
+
+class DeterministicActor(nn.Module):
+    """The action before its tanh (Lillicrap et al. 2016, arXiv 1509.02971).
+
+    Args:
+        in_dim: size D of the features.
+        action_dim: size A of the action.
+        hidden: widths of the hidden layers, at least one.
+        layer_norm: normalise every hidden layer before its ReLU.
+
+    Raises:
+        ConfigError: a size is not positive, or no hidden layer.
+    """
+
+    def __init__(
+        self, in_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool
+    ) -> None:
+        super().__init__()
+        self.latent_pi = _hidden_layers(in_dim, action_dim, hidden, layer_norm)
+        self.mu = nn.Linear(hidden[-1], action_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features ``x`` (B, D) to the action (B, A) before the tanh."""
+        return self.mu(self.latent_pi(x))
+
+
+def _hidden_layers(
+    in_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool
+) -> nn.Sequential:
+    sizes = (in_dim, *hidden, action_dim)
+    require(
+        len(hidden) >= 1 and min(sizes) >= 1,
+        "actor sizes (in_dim, *hidden, action_dim)",
+        sizes,
+        "positive sizes and at least one hidden layer",
+        "the study's hidden layers are [256, 256]",
+    )
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise((in_dim, *hidden)):
+        norm = [nn.LayerNorm(n_out)] if layer_norm else []
+        layers += [nn.Linear(n_in, n_out), *norm, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

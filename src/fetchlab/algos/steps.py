@@ -1,23 +1,27 @@
-"""How a loss becomes an optimizer step: looked at on the host, or masked on the device.
+"""How updates run: each step looked at on the host, or masked on the device and captured.
 
 Either way no step is taken with a loss or gradient that is not finite. `CheckedSteps` waits for
 each step's verdict and raises. `MaskedSteps` never waits: the optimizer itself skips the step, a
 counter on the device remembers, and the run stops when that is read back. Only so can a whole
-update be captured in a CUDA graph.
+update be captured in a CUDA graph, as `CapturedUpdates` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
 
 from fetchlab.errors import NonFiniteError, require
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
+#: Updates before the first recording: they fill caches (cuDNN's choices, allocator, optimizer
+#: states) that a recording must not. They train like all others.
+WARM_UP_UPDATES = 3
+#: Updates of one graph at most: each has its own static batch, 27 MB of 256 stacks of 84x84.
+AT_ONCE = 8
 #: Optimizers by name, each with those of its parameters that a loss is to reach.
 Held = Mapping[str, "list[nn.Parameter]"]
 
@@ -112,6 +116,98 @@ class MaskedSteps:
                 f"a loss or gradient was not finite, {failures} optimizer steps were skipped; "
                 "the newest checkpoint is from before"
             )
+
+
+class CapturedUpdates:
+    """Calls ``update`` on static copies of batches, after a warm-up as CUDA graphs.
+
+    An update of a small network is several hundred kernels of a few microseconds each; launched one
+    by one from Python they take longer than they run. Recorded once, a round's updates are a single
+    call. What a graph reads lies at fixed addresses, so each batch is copied into static tensors
+    first. Elsewhere than on a CUDA device the same static tensors are used and the updates are
+    called, so the way there is tested without a GPU.
+
+    Args:
+        update: ``update(batch, nth)``, the run's nth; works in place on tensors that stay where
+            they are, waits for nothing on the host and draws from ``generators`` alone.
+        generators: CUDA generators that the update draws from.
+        device: of the update.
+        period: updates after which they repeat what they do: ``nth`` counts modulo this.
+    """
+
+    def __init__(
+        self,
+        update: Callable[[TensorDictBase, int], None],
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+        period: int,
+    ) -> None:
+        self._update, self._generators, self._device = update, generators, device
+        self._period = period
+        self._static: list[TensorDict] = []
+        self._keys: list[tuple[str, ...] | str] = []
+        self._leaves: list[list[Tensor]] = []  # of each static batch, in the order of the keys
+        # By their number of updates, and the first one's number in the period.
+        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._updates = 0
+
+    def __call__(self, batches: Sequence[TensorDictBase], nth: int) -> None:
+        """Update on each of ``batches`` in turn, [B] of the same shapes as the first one ever.
+
+        Args:
+            batches: of this round.
+            nth: number of the first one's update in the run.
+        """
+        for first in range(0, len(batches), AT_ONCE):
+            static = [self._load(*one) for one in enumerate(batches[first : first + AT_ONCE])]
+            self._run(static, (nth + first) % self._period)
+
+    def _run(self, static: list[TensorDict], nth: int) -> None:
+        if self._device.type != "cuda":
+            self._update_all(static, nth)
+        elif self._updates < WARM_UP_UPDATES:
+            self._on_side_stream(static, nth)
+        else:
+            key = len(static), nth
+            if key not in self._graphs:
+                self._graphs[key] = self._capture(static, nth)
+            self._graphs[key].replay()
+        self._updates += len(static)
+
+    def _update_all(self, static: list[TensorDict], nth: int) -> None:
+        for offset, one in enumerate(static):
+            self._update(one, nth + offset)
+
+    def _load(self, nth: int, batch: TensorDictBase) -> TensorDict:
+        if nth == len(self._static):
+            self._keys = _keys(batch)
+            self._static.append(batch.to(self._device).clone())
+            self._leaves.append([self._static[nth].get(key) for key in self._keys])
+        else:
+            torch._foreach_copy_(self._leaves[nth], [batch.get(key) for key in self._keys])
+        return self._static[nth]
+
+    def _on_side_stream(self, static: list[TensorDict], nth: int) -> None:
+        """Run on another stream than the default one, as recordings do (PyTorch's CUDA notes)."""
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            self._update_all(static, nth)
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+
+    def _capture(self, static: list[TensorDict], nth: int) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph):
+            self._update_all(static, nth)
+        return graph
+
+
+def _keys(batch: TensorDictBase) -> list[tuple[str, ...] | str]:
+    """Leaves that an update reads, always in the same order."""
+    keys = batch.keys(include_nested=True, leaves_only=True)
+    return sorted((key for key in keys if key != "index"), key=str)
 
 
 def _parameters(optimizers: Mapping[str, Any]) -> dict[str, list[nn.Parameter]]:

@@ -1,86 +1,104 @@
-"""A small SACModule with a Trainer attached, a batch for it, and views on one update."""
+"""A small SAC with a Trainer attached, a batch for it, and views on one update."""
 
 from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from tensordict import TensorDict
 from torch import nn
 
+from fetchlab.algos.auxiliary import GoalPrediction
+from fetchlab.algos.routing import Routing
+from fetchlab.algos.sac import SAC
+from fetchlab.algos.steps import CheckedSteps
 from fetchlab.augment.none import NoAugment
-from fetchlab.learn.sac_module import SACModule
-from fetchlab.learn.settings import SACSettings, Seeds
-from fetchlab.learn.steps import CheckedSteps
-from fetchlab.networks.agent import Agent, AgentSizes, StateLayout, Vision
+from fetchlab.entries import EnvSpec
+from fetchlab.networks.agent import Agent, Vision
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
-from fetchlab.networks.goal_head import GoalPredictionHead
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.networks.pooling import SpatialSoftmax
-from fetchlab.routing.critic import CriticRouting
 
-LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PROPRIO = (0, 1, 2, 9, 10, 20, 21, 22, 23, 24)
+SPEC = EnvSpec(25, 3, 4, PROPRIO, slice(3, 6), reward_range=(-1.0, 0.0), terminates=False)
+CONFIGS = Path(__file__).parents[2] / "configs" / "routing"
+SHIPPED = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
+ROUTINGS = {name: Routing(**one.get("routing", one)) for name, one in SHIPPED.items()}
+SETTINGS = {
+    "hidden": (16, 16),
+    "ensemble": 2,
+    "target_subset": None,
+    "actor_over": "min",
+    "layer_norm": False,
+    "actor_layer_norm": False,
+    "log_std_min": -20.0,
+    "log_std_max": 2.0,
+    "discount": 0.95,
+    "tau": 0.005,
+    "entropy_coefficient": 0.05,
+    "learn_entropy": False,
+    "q_bounds": False,
+    "backup_entropy": True,
+    "n_step": 1,
+}
 PIXEL_INPUTS = ["pixels", "proprio", "achieved_goal", "desired_goal"]
 STATE_INPUTS = ["state", "achieved_goal", "desired_goal"]
 B, STACK, SIZE = 6, 2, 20
 
 
-def make_module(
-    routing=None,
-    pixels=True,
-    actor_inputs=None,
-    critic_inputs=None,
-    ensemble=2,
-    augment=None,
-    cuda_graphs=False,
-    optimizer=partial(torch.optim.SGD, lr=0.1),  # noqa: B008 - a recipe, never changed
-    **settings,
+def make_agent(
+    pixels=True, actor_inputs=None, critic_inputs=None, augment=None, auxiliary=(), spec=SPEC
 ):
+    """How a small agent sees; ``auxiliary`` are makers of losses, by name."""
     torch.manual_seed(3)
     vision = None
     if pixels:
         cnn = ManipulationCNN(in_channels=3 * STACK, image_size=SIZE, filters=4)
         pooling = SpatialSoftmax(in_shape=cnn.out_shape, temperature=1.0)
         encoder = PixelEncoder(cnn, pooling, nn.Identity())
-        head = None
-        if settings.get("goal_weight", 0.0) > 0:
-            head = GoalPredictionHead(encoder.out_dim, 16, [1.3, 0.7, 0.4], 0.1)
-        vision = Vision(encoder, STACK, head, bfloat16=False, channels_last=False)
+        losses = {name: make(encoder.out_dim, spec) for name, make in dict(auxiliary).items()}
+        augment = augment or NoAugment()
+        vision = Vision(encoder, STACK, augment, losses, bfloat16=False, channels_last=False)
     default = PIXEL_INPUTS if pixels else STATE_INPUTS
-    agent = Agent(
-        LAYOUT,
-        actor_inputs or default,
-        critic_inputs or default,
-        vision,
-        VectorNormalizer({"state": 25, "desired_goal": 3}, "none", 1e-3, 5.0),
-        AgentSizes((16, 16), ensemble, False, -20.0, 2.0),
+    normalizer = VectorNormalizer({"state": 25, "desired_goal": 3}, "none", 1e-3, 5.0)
+    return Agent(spec, actor_inputs or default, critic_inputs or default, vision, normalizer)
+
+
+def make_module(
+    routing=None,
+    goal_weight=0.0,
+    cuda_graphs=False,
+    optimizer=partial(torch.optim.SGD, lr=0.1),  # noqa: B008 - a recipe, never changed
+    algorithm=SAC,
+    settings=SETTINGS,
+    **more,
+):
+    """One with its optimizers; ``more`` are arguments of `make_agent` or settings."""
+    if goal_weight > 0:
+        goal = {"weight": goal_weight, "hidden": 16, "centre_m": [1.3, 0.7, 0.4], "scale_m": 0.1}
+        more["auxiliary"] = {"goal_prediction": partial(GoalPrediction, **goal)}
+    own = {key: more.pop(key) for key in settings if key in more}
+    module = algorithm(
+        agent=make_agent(**more),
+        routing=routing or ROUTINGS["critic"],
+        explore_seed=0,
+        update_seed=1,
+        cuda_graphs=cuda_graphs,
+        critic_optimizer=optimizer,
+        actor_optimizer=optimizer,
+        **{**settings, **own},
     )
-    values = {
-        "discount": 0.95,
-        "tau": 0.005,
-        "entropy_coefficient": 0.05,
-        "learn_entropy": False,
-        "q_bounds": False,
-        "backup_entropy": True,
-        "target_subset": None,
-        "actor_over": "min",
-        "goal_weight": 0.0,
-        **settings,
-    }
-    module = SACModule(
-        agent,
-        routing or CriticRouting(),
-        augment or NoAugment(),
-        SACSettings(**values),
-        optimizer,
-        optimizer,
-        Seeds(explore=0, update=1),
-        cuda_graphs,
-    )
+    return attach(module)
+
+
+def attach(module):
+    """Give a module the Trainer and the optimizers that `fit` would."""
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -129,7 +147,7 @@ def update_watched(module, batch, see):
         see(name)
 
     with mock.patch.object(CheckedSteps, "__call__", spy):
-        module.update(batch)
+        module.learn(batch)
 
 
 def steps_of(module, batch):

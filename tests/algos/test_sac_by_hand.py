@@ -5,30 +5,19 @@ import math
 import pytest
 import torch
 
-from fetchlab.losses.sac import (
-    actor_loss,
-    critic_loss,
-    entropy_coefficient_loss,
-    sample_action,
-    td_target,
-)
+from fetchlab.algos.off_policy import critic_loss, td_target
+from fetchlab.algos.sac import actor_loss, entropy_coefficient_loss, sample_action, soft_value
 
 HALF_LOG_2PI = 0.9189385332
 
 
-def target(**change):
+def target(next_q=None, alpha=0.1, bounds=(-20.0, 0.0)):
     """Four transitions: ordinary, hopeless, too good to be true, terminated. Bound: -20."""
-    arguments = {
-        "reward": torch.tensor([-1.0, -1.0, 0.0, -1.0]),
-        "terminated": torch.tensor([False, False, False, True]),
-        "next_q": torch.tensor([[-5.0, -30.0, 3.0, -2.0], [-6.0, -10.0, 4.0, -1.0]]),
-        "next_log_prob": torch.tensor([1.0, -2.0, 0.5, 10.0]),
-        "alpha": 0.1,
-        "discount": 0.95,
-        "q_bounds": True,
-        "backup_entropy": True,
-    }
-    return td_target(**(arguments | change))
+    if next_q is None:
+        next_q = torch.tensor([[-5.0, -30.0, 3.0, -2.0], [-6.0, -10.0, 4.0, -1.0]])
+    value = soft_value(next_q, torch.tensor([1.0, -2.0, 0.5, 10.0]), alpha, bounds)
+    terminated = torch.tensor([False, False, False, True])
+    return td_target(torch.tensor([-1.0, -1.0, 0.0, -1.0]), terminated, value, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +30,7 @@ def target(**change):
     ],
 )
 def test_td_target(q_bounds, backup_entropy, expected):
-    y = target(q_bounds=q_bounds, backup_entropy=backup_entropy)
+    y = target(bounds=(-20.0, 0.0) if q_bounds else None, alpha=0.1 if backup_entropy else None)
     torch.testing.assert_close(y, torch.tensor(expected))
 
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
+from fetchlab.learn.captured import AT_ONCE
 
 from fetchlab.build import build_parts
-from fetchlab.learn.captured import AT_ONCE
 
 N_ENVS, EPISODE = 32, 5
 #: 8.5 updates a round, a number that floats hold exactly.

@@ -14,13 +14,8 @@ from stable_baselines3.common.distributions import SquashedDiagGaussianDistribut
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from fetchlab.losses.sac import (
-    actor_loss,
-    critic_loss,
-    entropy_coefficient_loss,
-    sample_action,
-    td_target,
-)
+from fetchlab.algos.off_policy import critic_loss, td_target
+from fetchlab.algos.sac import actor_loss, entropy_coefficient_loss, sample_action, soft_value
 from fetchlab.networks.actor import GaussianActor
 from fetchlab.networks.critic import CriticEnsemble
 
@@ -107,7 +102,7 @@ def critic_from_sb3(sb3_critic):
 def test_losses_and_gradients_equal_stable_baselines3(ent_coef, monkeypatch):
     sb3 = sb3_agent(ent_coef)
     batch, noise = batch_and_noise()
-    actor = GaussianActor(OBS, ACTION, HIDDEN, log_std_min=-20, log_std_max=2)
+    actor = GaussianActor(OBS, ACTION, HIDDEN, False, log_std_min=-20, log_std_max=2)
     names = actor.state_dict().keys()
     actor.load_state_dict({k: v for k, v in sb3.actor.state_dict().items() if k in names})
     critic, critic_target = critic_from_sb3(sb3.critic), critic_from_sb3(sb3.critic_target)
@@ -115,16 +110,9 @@ def test_losses_and_gradients_equal_stable_baselines3(ent_coef, monkeypatch):
 
     alpha = logged["train/ent_coef"]
     next_action, next_log_prob = sample_action(*actor(batch.next_observations), noise[1])
-    y = td_target(
-        batch.rewards.squeeze(1),
-        batch.dones.squeeze(1).bool(),
-        critic_target(batch.next_observations, next_action),
-        next_log_prob,
-        alpha,
-        discount=0.95,
-        q_bounds=False,
-        backup_entropy=True,
-    )
+    next_q = critic_target(batch.next_observations, next_action)
+    value = soft_value(next_q, next_log_prob, alpha, bounds=None)
+    y = td_target(batch.rewards.squeeze(1), batch.dones.squeeze(1).bool(), value, discount=0.95)
     loss_q = critic_loss(critic(batch.observations, batch.actions), y)
     loss_q.backward()
     assert loss_q.item() == pytest.approx(logged["train/critic_loss"], abs=1e-5)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
-from small_sac import differs, make_batch, make_module, update_watched
+from small_sac import SPEC, differs, make_batch, make_module, update_watched
 
+from fetchlab.algos.off_policy import q_range
 from fetchlab.errors import ConfigError
-from fetchlab.learn.settings import SACSettings, check_critics
 
 
 def target_of(module, batch, **settings):
     """The Bellman target that one update computes, seen through its loss with zero critics."""
     for parameter in module.agent.critic.parameters():
         parameter.data.zero_()
-    module.update(batch)
-    return module.sums.pop()["train/critic_loss"]
+    module.learn(batch)
+    return module.pop_metrics()["train/critic_loss"]
 
 
 def constant_targets(module, values):
@@ -43,7 +46,7 @@ def test_the_target_is_the_minimum_over_a_random_subset(subset, worst):
 def test_all_critics_draw_no_random_number():
     first, second = make_module(pixels=False), make_module(pixels=False, target_subset=2)
     for module in (first, second):
-        module.update(make_batch(pixels=False))
+        module.learn(make_batch(pixels=False))
     assert not differs(first.state_dict(), second.state_dict())
 
 
@@ -61,7 +64,7 @@ def test_the_actor_may_follow_the_mean_of_the_critics():
         for parameter in module.agent.critic.weights:
             parameter.register_hook(torch.zeros_like)  # only the last bias moves
         update_watched(module, make_batch(pixels=False), see)
-        losses[over] = module.sums.pop()["train/actor_loss"]
+        losses[over] = module.pop_metrics()["train/actor_loss"]
     assert losses["min"] == pytest.approx(4.0, abs=1e-4)
     assert losses["mean"] == pytest.approx(1.0, abs=1e-4)
 
@@ -92,7 +95,7 @@ def test_one_draw_augments_the_whole_block(shared, channels):
     augment = MarkedCopies(shared)
     module, plain = make_module(augment=augment), make_module()
     for one in (module, plain):
-        one.update(make_batch())
+        one.learn(make_batch())
     assert augment.channels == channels
     assert not differs(module.state_dict(), plain.state_dict())
 
@@ -101,23 +104,25 @@ def test_one_draw_augments_the_whole_block(shared, channels):
     ("values", "key"),
     [
         ({"target_subset": 3}, "algo.target_subset"),
-        ({"target_subset": 0}, "algo.target_subset"),
         ({"n_step": 3, "q_bounds": True}, "algo.n_step"),
+        ({"q_bounds": True, "spec": replace(SPEC, reward_range=(-math.inf, 0))}, "algo.q_bounds"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_refused(values, key):
     with pytest.raises(ConfigError, match=f"^{key}"):
-        check_critics(
-            **{"ensemble": 2, "target_subset": None, "n_step": 1, "q_bounds": False, **values}
-        )
+        make_module(pixels=False, **values)
 
 
 @pytest.mark.parametrize(
-    ("values", "key"),
-    [({"actor_over": "max"}, "algo.actor_over"), ({"goal_weight": -1.0}, "algo.goal_prediction")],
+    ("rewards", "terminates", "bounds"),
+    [
+        ((-1.0, 0.0), False, (-4.0, 0.0)),  # Fetch, for ever
+        ((0.0, 1.0), False, (0.0, 4.0)),  # PointMaze
+        ((0.0, 1.0), True, (0.0, 4.0)),
+        ((1.0, 1.0), True, (1.0, 4.0)),  # an episode has one reward at least
+    ],
 )
-def test_settings_out_of_range_are_refused(values, key):
-    fine = {"discount": 0.9, "tau": 0.1, "entropy_coefficient": 1.0, "learn_entropy": False}
-    fine |= {"q_bounds": False, "backup_entropy": True, "target_subset": None}
-    with pytest.raises(ConfigError, match=f"^{key}"):
-        SACSettings(**{**fine, "actor_over": "min", "goal_weight": 0.0, **values})
+def test_q_lies_within_what_the_rewards_can_return(rewards, terminates, bounds):
+    spec = replace(SPEC, reward_range=rewards, terminates=terminates)
+    assert q_range(spec, 0.75, True, 1) == bounds
+    assert q_range(spec, 0.75, False, 1) is None

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from fetchlab.learn.adam import FusedAdam
+from fetchlab.algos.adam import FusedAdam
 
 SHAPES = ((7, 5), (5,), (2, 3, 4))
 

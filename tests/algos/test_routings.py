@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_sac import (
     PIXEL_INPUTS,
+    ROUTINGS,
     STATE_INPUTS,
     differs,
     make_batch,
@@ -16,36 +17,30 @@ from small_sac import (
 )
 
 from fetchlab.errors import ConfigError
-from fetchlab.routing.actor import ActorRouting
-from fetchlab.routing.auxiliary import AuxiliaryRouting
-from fetchlab.routing.critic import CriticRouting
-from fetchlab.routing.frozen import FrozenRouting
-from fetchlab.routing.joint import JointRouting
-
-ALL = [CriticRouting(), ActorRouting(), JointRouting(), FrozenRouting(), AuxiliaryRouting()]
 
 
 def ids(parameters):
     return {id(p) for p in parameters}
 
 
-@pytest.mark.parametrize("routing", ALL, ids=lambda r: type(r).__name__)
-def test_encoder_and_head_are_in_one_optimizer_and_the_same(routing):
+@pytest.mark.parametrize("name", ROUTINGS)
+def test_encoder_and_head_are_in_one_optimizer_and_the_same(name):
+    routing = ROUTINGS[name]
     module = make_module(routing, goal_weight=1.0)
     holder = {"critic": 0, "actor": 1}[routing.encoder_optimizer]
-    held = ids(module.agent.encoder.parameters()) | ids(module.agent.goal_head.parameters())
+    held = ids(module.agent.encoder.parameters()) | ids(module.agent.auxiliary.parameters())
     assert held <= optimizer_ids(module, holder)
     assert not held & optimizer_ids(module, 1 - holder)
 
 
 def test_joint_routing_moves_the_encoder_with_both_losses():
-    before, after_critic, after_actor = steps_of(make_module(JointRouting()), make_batch())
+    before, after_critic, after_actor = steps_of(make_module(ROUTINGS["joint"]), make_batch())
     assert differs(before, after_critic)
     assert differs(after_critic, after_actor)
 
 
 def test_joint_routing_encodes_once_more_and_its_second_step_is_the_actors_gradient():
-    module = make_module(JointRouting())
+    module = make_module(ROUTINGS["joint"])
     passes = []
     module.agent.encoder.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
     critics, gradients = [], []
@@ -63,27 +58,30 @@ def test_joint_routing_encodes_once_more_and_its_second_step_is_the_actors_gradi
 
 
 def test_frozen_routing_moves_nothing_but_heads():
-    module = make_module(FrozenRouting(), goal_weight=1.0)
-    head = [p.detach().clone() for p in module.agent.goal_head.parameters()]
+    module = make_module(ROUTINGS["frozen"], goal_weight=1.0)
+    head = [p.detach().clone() for p in module.agent.auxiliary.parameters()]
     before, *after = steps_of(module, make_batch())
     assert not any(differs(before, weights) for weights in after)
-    moved = zip(head, module.agent.goal_head.parameters(), strict=True)
+    moved = zip(head, module.agent.auxiliary.parameters(), strict=True)
     assert all(not torch.equal(old, new) for old, new in moved)
 
 
 def test_auxiliary_routing_moves_the_encoder_by_goal_prediction_alone():
-    module = make_module(AuxiliaryRouting(), goal_weight=1.0)
+    module = make_module(ROUTINGS["auxiliary"], goal_weight=1.0)
     before, after_critic, after_actor = steps_of(module, make_batch())
     assert differs(before, after_critic)
     assert not differs(after_critic, after_actor)
-    sent = module.sums.pop()
+    sent = module.pop_metrics()
     assert sent["train/feature_gradient_auxiliary"] > 0
     assert sent["train/feature_gradient_critic"] == sent["train/feature_gradient_actor"] == 0
 
 
 def test_auxiliary_routing_serves_an_agent_whose_critic_sees_the_state():
     module = make_module(
-        AuxiliaryRouting(), actor_inputs=PIXEL_INPUTS, critic_inputs=STATE_INPUTS, goal_weight=1.0
+        ROUTINGS["auxiliary"],
+        actor_inputs=PIXEL_INPUTS,
+        critic_inputs=STATE_INPUTS,
+        goal_weight=1.0,
     )
     before, after_critic, _ = steps_of(module, make_batch())
     assert differs(before, after_critic)
@@ -92,17 +90,16 @@ def test_auxiliary_routing_serves_an_agent_whose_critic_sees_the_state():
 @pytest.mark.parametrize(
     ("routing", "reaching"),
     [
-        (CriticRouting(), {"critic", "auxiliary"}),
-        (ActorRouting(), {"actor", "auxiliary"}),
-        (JointRouting(), {"critic", "actor", "auxiliary"}),
-        (FrozenRouting(), set()),
+        (ROUTINGS["critic"], {"critic", "auxiliary"}),
+        (ROUTINGS["actor"], {"actor", "auxiliary"}),
+        (ROUTINGS["joint"], {"critic", "actor", "auxiliary"}),
+        (ROUTINGS["frozen"], set()),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_gradients_at_the_features_tell_which_losses_reach_the_encoder(routing, reaching):
     module = make_module(routing, goal_weight=1.0)
-    module.update(make_batch())
-    sent = module.sums.pop()
+    module.learn(make_batch())
+    sent = module.pop_metrics()
     for loss in ("critic", "actor", "auxiliary"):
         assert (sent[f"train/feature_gradient_{loss}"] > 0) == (loss in reaching)
 
@@ -114,33 +111,34 @@ def test_the_goal_loss_is_the_squared_distance_in_units_and_the_error_is_in_metr
     batch = make_batch()
     with torch.no_grad():
         features = module.agent.encode(batch["pixels"][:, :2].flatten(1, 2))
-        error = module.agent.goal_head(features) - batch["state"][:, 3:6]
+        head = module.agent.auxiliary["goal_prediction"]
+        error = head.centre + 0.1 * head.layers(features) - batch["state"][:, 3:6]
     sums = []
     for one in (plain, module):
-        one.update(batch)
-        sums.append(one.sums.pop())
+        one.learn(batch)
+        sums.append(one.pop_metrics())
     expected = error.square().sum(1).sqrt().mean().item()
     assert sums[1]["train/goal_error_m"] == pytest.approx(expected, rel=1e-5)
     assert sums[1]["train/critic_loss"] == pytest.approx(sums[0]["train/critic_loss"], rel=1e-5)
 
 
 def test_goal_prediction_learns_where_the_object_is():
-    module = make_module(CriticRouting(), goal_weight=1.0)
+    module = make_module(ROUTINGS["critic"], goal_weight=1.0)
     batch = make_batch()
     batch["state"] = 0.1 * batch["state"] + 1.0
     errors = []
     for _ in range(30):
-        module.update(batch)
-        errors.append(module.sums.pop()["train/goal_error_m"])
+        module.learn(batch)
+        errors.append(module.pop_metrics()["train/goal_error_m"])
     assert errors[-1] < 0.7 * errors[0]
 
 
 @pytest.mark.parametrize(
     ("routing", "more", "key"),
     [
-        (AuxiliaryRouting(), {}, "algo.goal_prediction.weight"),
-        (JointRouting(), {"critic_inputs": STATE_INPUTS}, "obs.critic_inputs"),
-        (JointRouting(), {"actor_inputs": STATE_INPUTS}, "obs.actor_inputs"),
+        (ROUTINGS["auxiliary"], {}, "auxiliary"),
+        (ROUTINGS["joint"], {"critic_inputs": STATE_INPUTS}, "obs.critic_inputs"),
+        (ROUTINGS["joint"], {"actor_inputs": STATE_INPUTS}, "obs.actor_inputs"),
     ],
 )
 def test_routings_that_cannot_reach_the_encoder_are_refused(routing, more, key):

@@ -6,25 +6,10 @@ part of the checkpoint, so a resumed run writes the same row as one that was nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-
-UPDATE_METRICS: tuple[str, ...] = (
-    "train/critic_loss",
-    "train/actor_loss",
-    "train/entropy",
-    "train/q_mean",
-    "train/entropy_coefficient",
-)
-#: Norm of each loss's gradient at the encoder's output (`fetchlab.learn.update`).
-ENCODER_METRICS: tuple[str, ...] = (
-    "train/feature_gradient_critic",
-    "train/feature_gradient_actor",
-    "train/feature_gradient_auxiliary",
-)
-GOAL_METRICS: tuple[str, ...] = ("train/goal_error_m",)
 
 
 class MetricSums:
@@ -34,7 +19,7 @@ class MetricSums:
     CUDA graph.
 
     Args:
-        names: of the scalars, in the order in which `add` receives them.
+        names: of the scalars.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -47,9 +32,18 @@ class MetricSums:
         self._sums, self._one = self._sums.to(device), self._one.to(device)
 
     @torch.no_grad()
-    def add(self, values: Sequence[Tensor]) -> None:
-        """Add one value per name; values are 0-d tensors on the sums' device."""
-        self._sums += torch.stack([*values, self._one])
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add one value per name; values are 0-d tensors on the sums' device.
+
+        Raises:
+            RuntimeError: other names than those announced.
+        """
+        if values.keys() != set(self.names):
+            raise RuntimeError(
+                f"an update returned the metrics {sorted(values)}, announced were "
+                f"{sorted(self.names)}: name them in the algorithm's `metrics`"
+            )
+        self._sums += torch.stack([*(values[name] for name in self.names), self._one])
 
     def pop(self) -> dict[str, float]:
         """Means since the last call, empty when nothing was added; starts again from zero."""

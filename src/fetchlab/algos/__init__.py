@@ -1,0 +1,1 @@
+"""Off-policy algorithms, one page each."""

@@ -1,0 +1,151 @@
+"""Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv 1509.02971), HER's algorithm.
+
+    J_Q  = E[ 1/2 (Q(s, a) - y)^2 ],   y = r + discount Q'(s', pi'(s'))
+    J_pi = E[ -Q(s, pi(s)) + penalty |pi(s)|^2 ]
+
+Hindsight experience replay (Andrychowicz et al. 2017, arXiv 1707.01495) used it with a bounded Q, a
+share of uniform actions and a penalty on large ones, all options here; so are the exploration
+schedule and the targets of several steps of DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645), whose
+order of an update this is. Its twin critics are ``ensemble: 2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from fetchlab.algos.off_policy import OffPolicy, OptimizerMaker, critic_loss, q_range, td_target
+from fetchlab.algos.routing import Routing
+from fetchlab.fields import Above, Below, Hint, Max, Min
+from fetchlab.networks.actor import DeterministicActor
+from fetchlab.networks.agent import Agent, Seen, frozen_copy
+from fetchlab.networks.critic import CriticEnsemble
+from fetchlab.schedule import Schedule
+
+
+class DDPG(OffPolicy):
+    """DDPG with a shared encoder and explicit gradient routing.
+
+    Args:
+        agent, routing, explore_seed, update_seed, cuda_graphs, tau: see `OffPolicy`.
+        critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
+        actor_optimizer: ``params -> Optimizer``, for the actor.
+        hidden: widths of the hidden layers of both heads.
+        ensemble: critics, E; targets and the actor's loss take their minimum.
+        layer_norm: in the critics.
+        actor_layer_norm: in the actor.
+        exploration_std: of the Gaussian noise on exploring actions; a number or a `Schedule`.
+        random_share: of exploring actions that are uniform instead.
+        action_penalty: weight of the mean squared action in the actor's loss.
+        discount: gamma.
+        q_bounds: clamp the target's Q to what the rewards can return, see `q_range`.
+        n_step: rewards summed before the target bootstraps.
+
+    Raises:
+        ConfigError: numbers that do not fit each other or the environment.
+    """
+
+    metrics = ("train/critic_loss", "train/actor_loss", "train/q_mean", "train/action_size")
+
+    def __init__(
+        self,
+        agent: Agent,
+        routing: Routing,
+        explore_seed: int,
+        update_seed: int,
+        cuda_graphs: bool,
+        critic_optimizer: OptimizerMaker,
+        actor_optimizer: OptimizerMaker,
+        hidden: Annotated[Sequence[int], Hint("HER's are [256, 256, 256]")],
+        ensemble: Annotated[int, Min(1), Hint("DDPG uses 1, DrQ-v2 2")],
+        layer_norm: bool,
+        actor_layer_norm: bool,
+        exploration_std: float | Mapping[str, Any],
+        random_share: Annotated[float, Min(0), Max(1)],
+        action_penalty: Annotated[float, Min(0)],
+        discount: Annotated[float, Above(0), Below(1)],
+        tau: Annotated[float, Above(0), Max(1)],
+        q_bounds: bool,
+        n_step: int,
+    ) -> None:
+        super().__init__(agent, routing, explore_seed, update_seed, cuda_graphs, tau)
+        self._critic_optimizer, self._actor_optimizer = critic_optimizer, actor_optimizer
+        self._exploration_std = Schedule("algo.exploration_std", exploration_std)
+        self._random_share, self._action_penalty = random_share, action_penalty
+        self._discount = discount
+        self._q_range = q_range(agent.env_spec, discount, q_bounds, n_step)
+        action_dim = agent.env_spec.action_dim
+        agent.actor = DeterministicActor(agent.actor_dim, action_dim, hidden, actor_layer_norm)
+        agent.critic = CriticEnsemble(agent.critic_dim, action_dim, hidden, ensemble, layer_norm)
+        agent.actor_target, agent.critic_target = map(frozen_copy, (agent.actor, agent.critic))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Critic (+ encoder) first, actor second."""
+        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
+        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
+        return [self._critic_optimizer(critic), self._actor_optimizer(actor)]
+
+    @torch.no_grad()
+    def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
+        """The policy's actions (N, A) with noise, some of them uniform."""
+        self.agent.normalizer.freeze()
+        action = self.act(obs).cpu()
+        noise = torch.randn(action.shape, generator=self.explore_rng)
+        noisy = (action + self._exploration_std.at(env_steps) * noise).clamp(-1, 1)
+        uniform = torch.rand(action.shape, generator=self.explore_rng) * 2 - 1
+        chance = torch.rand((len(action), 1), generator=self.explore_rng)
+        return torch.where(chance < self._random_share, uniform, noisy)
+
+    @torch.no_grad()
+    def act(self, obs: TensorDictBase) -> Tensor:
+        """The policy's actions (N, A)."""
+        return torch.tanh(self.agent.actor(self.actor_input(obs)))
+
+    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Critics and encoder, then the actor, then the targets."""
+        agent = self.agent
+        obs, next_obs = agent.look(batch, self.rng)
+        features = agent.encode(obs.images)
+
+        target, next_features = self._target(batch.get("next"), next_obs)
+        seen = self.route("critic", features)
+        q = agent.critic(agent.critic_input(obs.vectors, seen), batch.get("action"))
+        q_loss = critic_loss(q, target)
+        self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
+
+        if self.routing.encodes_again:
+            features = agent.encode(obs.images)
+        seen = self.route("actor", features)
+        action = torch.tanh(agent.actor(agent.actor_input(obs.vectors, seen)))
+        # The critics only judge here: the encoder is reached through the policy alone.
+        judged = None if features is None else features.detach()
+        q_pi = agent.critic(agent.critic_input(obs.vectors, judged), action).amin(dim=0)
+        size = action.square().mean()
+        pi_loss = -q_pi.mean() + self._action_penalty * size
+        self.step("actor", self.with_auxiliary("actor", pi_loss, features, batch, next_features))
+
+        self.average(
+            (agent.critic_target, agent.critic),
+            (agent.actor_target, agent.actor),
+            (agent.encoder_target, agent.encoder),
+        )
+        values = (q_loss, pi_loss, q.mean(), size.sqrt())
+        return dict(zip(self.metrics, values, strict=True))
+
+    @torch.no_grad()
+    def _target(self, after: TensorDictBase, next_obs: Seen) -> tuple[Tensor, Tensor | None]:
+        """The Bellman target (B,), and the target encoder's features of the next observation."""
+        agent = self.agent
+        online, features = agent.encode_next(next_obs.images)
+        action = torch.tanh(agent.actor_target(agent.actor_input(next_obs.vectors, online)))
+        q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
+        value = q.amin(dim=0)
+        if self._q_range is not None:
+            value = value.clamp(*self._q_range)
+        reward, ended = after.get("reward"), after.get("terminated")
+        bootstrap = after.get("discount", None)
+        return td_target(reward, ended, value, self._discount, bootstrap), features

@@ -1,1 +1,0 @@
-"""Which loss trains the shared encoder, one file each."""
