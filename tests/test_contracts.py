@@ -10,15 +10,22 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from resnet_weights import write_resnet_weights
+from tensordict import TensorDict
 
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
+from fetchlab import config
+from fetchlab.algos.off_policy import OffPolicy
+from fetchlab.algos.routing import Routing
+from fetchlab.build import build_module
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-SWAP_INS = ("encoder", "pooling", "feature_norm", "augment", "relabel", "routing")
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+SWAP_INS = ("encoder", "pooling", "feature_norm", "augment", "relabel", "routing", "auxiliary")
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 
 
 def group(name):
@@ -144,13 +151,31 @@ def test_relabel(config):
 
 @pytest.mark.parametrize("config", group("routing"))
 def test_routing(config):
-    routing = instantiate(config)
-    features = torch.rand(3, 5, requires_grad=True) * 2
-    assert routing.encoder_optimizer in ("critic", "actor")
-    for loss in ("critic", "actor", "auxiliary"):
-        seen = getattr(routing, f"for_{loss}")(features)
-        assert seen.requires_grad == (loss in routing.trained_by)
-        assert torch.equal(seen, features)
+    assert Routing(**config).encoder_optimizer in ("critic", "actor")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONFIGS / "auxiliary").glob("*.yaml")])
+def test_auxiliary_loss(name):
+    config = yaml.safe_load((CONFIGS / "auxiliary" / f"{name}.yaml").read_text())
+    assert list(config) == [name]
+    loss_of = instantiate(config[name])(feature_dim=6, env_spec=PUSH)
+    batch = TensorDict({"state": torch.randn(5, 25), "action": torch.rand(5, 4)}, batch_size=[5])
+    features = torch.randn(5, 6, requires_grad=True)
+    ahead = torch.randn(5, 6) if loss_of.needs_next_features else None
+    loss, metrics = loss_of(features, batch, ahead)
+    loss.backward()
+    assert loss.shape == ()
+    assert features.grad.abs().sum() > 0
+    assert tuple(metrics) == loss_of.metrics
+    assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONFIGS / "algo").glob("*.yaml")])
+def test_algorithm(name, compose_run):
+    for experiment in ("state_push", "pixel_push_strict_fast"):
+        module = build_module(config.check(compose_run(experiment, f"algo={name}")), PUSH)
+        assert isinstance(module, OffPolicy)
+        assert len(module.configure_optimizers()) == 2
 
 
 @pytest.mark.parametrize("experiment", ["pixel_push_nodrq", "pixel_push_strict_fast"])
@@ -161,5 +186,5 @@ def test_every_option_fits_experiments_that_chose_another(
     for file in sorted((CONFIGS / name).glob("*.yaml")):
         config = compose_run(experiment, f"{name}={file.stem}")
         config["encoder"] = with_weights(config["encoder"], weights_path)
-        assert build_module(config, PUSH).agent.encoder is not None
+        assert build_module(typed(config), PUSH).agent.encoder is not None
         instantiate(config["relabel"])

@@ -14,11 +14,12 @@ PROJECT = "fetchlab"
 
 #: From the bottom up: a part may import itself and any layer below its own, nothing beside it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "patience"}),
-    frozenset({"entries"}),
+    frozenset({"errors", "patience", "fields"}),
+    frozenset({"entries", "schedule"}),
+    frozenset({"schema"}),
     frozenset({"envs", "networks", "replay", "augment", "preflight"}),
-    frozenset({"collect", "checkpoint", "losses", "routing"}),
-    frozenset({"learn", "callbacks", "loggers", "report"}),
+    frozenset({"collect", "checkpoint"}),
+    frozenset({"algos", "callbacks", "loggers", "report"}),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 #: The entries (src/*.py), and the modules beside the packages that put the parts together.
@@ -151,24 +152,24 @@ def test_a_worker_process_has_no_torch():
 @pytest.mark.parametrize(
     ("module", "source", "allowed"),
     [
-        ("learn/a.py", "from fetchlab.replay.ring import Ring", True),
-        ("learn/a.py", "from .b import c", True),
+        ("algos/a.py", "from fetchlab.replay.ring import Ring", True),
+        ("algos/a.py", "from .b import c", True),
         ("run.py", "import fetchlab.config", True),
         ("replay/a.py", "from fetchlab import __version__", True),
-        ("replay/a.py", "from fetchlab.learn import x", False),
+        ("replay/a.py", "from fetchlab.algos import x", False),
         ("replay/a.py", "from fetchlab.envs import x", False),
         ("replay/a.py", "from fetchlab import envs", False),
         ("networks/encoders/a.py", "from ...envs import x", False),
-        ("callbacks/a.py", "from ..learn.b import c", False),
-        ("learn/a.py", "def f():\n    import fetchlab.callbacks.video", False),
-        ("learn/a.py", "if TYPE_CHECKING:\n    from fetchlab.callbacks import x", False),
+        ("callbacks/a.py", "from ..algos.b import c", False),
+        ("algos/a.py", "def f():\n    import fetchlab.callbacks.video", False),
+        ("algos/a.py", "if TYPE_CHECKING:\n    from fetchlab.callbacks import x", False),
         ("preflight/a.py", "import fetchlab.envs.fetch", False),
-        ("learn/a.py", "from fetchlab import run", False),
+        ("algos/a.py", "from fetchlab import run", False),
         ("errors.py", "import fetchlab.envs", False),
     ],
 )
 def test_the_rule_itself(tmp_path, module, source, allowed):
-    for name in ("", "envs", "replay", "learn", "callbacks", "run.py", "config.py"):
+    for name in ("", "envs", "replay", "algos", "callbacks", "run.py", "config.py"):
         path = tmp_path / PROJECT / name
         path = path if path.suffix else path / "__init__.py"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -143,11 +143,12 @@ class Learner:
     def __init__(
         self, replay: Any, cfg: dict[str, Any], wrap: Callable[[Any], Any] | None = None
     ) -> None:
-        from fetchlab.learner import build_module
+        from fetchlab.build import build_module
+        from fetchlab.config import typed
 
         self.replay, self.batch_size = replay, cfg["algo"]["batch_size"]
         self.per_round = max(1, round(cfg["algo"]["utd_ratio"] * cfg["collect"]["n_envs"]))
-        module = build_module(cfg, layout_of(cfg))
+        module = build_module(typed(cfg), layout_of(cfg))
         if wrap is not None:
             for encoder in (module.agent.encoder, module.agent.encoder_target):
                 encoder.cnn = wrap(encoder.cnn)
@@ -159,7 +160,7 @@ class Learner:
         for first in range(0, self.per_round, AT_ONCE):
             count = min(AT_ONCE, self.per_round - first)
             batch = self.replay.draw(count * self.batch_size, env_steps=0)
-            self.module.update(*batch.split(self.batch_size))
+            self.module.learn(*batch.split(self.batch_size))
         synchronize()
 
     def warm_up(self) -> None:
@@ -180,8 +181,8 @@ class Learner:
 
 def filled_replay(folder: Path, cfg: dict[str, Any], transitions: int) -> Any:
     """A replay of random rows in finished episodes, where ``replay.device`` puts it."""
+    from fetchlab.build import seed_for, swap_in
     from fetchlab.envs.reward import GoalReward
-    from fetchlab.learner import seed_for, swap_in
     from fetchlab.replay.replay import make_replay
     from fetchlab.sizes import replay_device, replay_size, row_spec
 

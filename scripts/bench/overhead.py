@@ -39,8 +39,7 @@ class BareLoop:
         import numpy as np
         import torch
 
-        from fetchlab.build import build_parts
-        from fetchlab.learner import seed_for
+        from fetchlab.build import build_parts, seed_for
 
         parts = build_parts(cfg, run_dir)
         self.module = without_trainer(parts.module)
@@ -78,7 +77,7 @@ class BareLoop:
         self._credit -= updates
         self._act()
         for _ in range(updates):
-            self.module.update(self._sample())
+            self.module.learn(self._sample())
 
     def settle(self) -> None:
         """Receive and store the outstanding step."""

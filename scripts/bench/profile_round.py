@@ -65,11 +65,11 @@ class RoundClock:
 
 def bench(quick: bool) -> None:
     """Print the rows."""
+    from fetchlab.algos.sac import SAC
     from fetchlab.callbacks.evaluation import Evaluation
     from fetchlab.collect.collector import Collector
+    from fetchlab.collect.datamodule import ReplayDataModule
     from fetchlab.envs.pool import WorkerPool
-    from fetchlab.learn.datamodule import ReplayDataModule
-    from fetchlab.learn.sac_module import SACModule
     from fetchlab.replay.replay import HindsightReplay
     from fetchlab.run import start
 
@@ -81,7 +81,7 @@ def bench(quick: bool) -> None:
         (Collector, "receive"): clock.part("receive", Collector.receive),
         (Collector, "send"): clock.part("act", Collector.send),
         (HindsightReplay, "draw"): clock.part("sample", HindsightReplay.draw),
-        (SACModule, "training_step"): clock.part("update", SACModule.training_step),
+        (SAC, "training_step"): clock.part("update", SAC.training_step),
     }
     steps = 4_000 if quick else 24_000
     with contextlib.ExitStack() as stack:

@@ -76,9 +76,9 @@ class Alternation:
     @contextlib.contextmanager
     def patched(self) -> Iterator[None]:
         """Put this between the run and the three places."""
+        from fetchlab.algos.steps import CheckedSteps
         from fetchlab.callbacks.checkpoints import Checkpoints
-        from fetchlab.learn.datamodule import ReplayDataModule
-        from fetchlab.learn.steps import CheckedSteps
+        from fetchlab.collect.datamodule import ReplayDataModule
 
         with contextlib.ExitStack() as stack:
             for owner, name, wrapper in (

@@ -119,14 +119,15 @@ def frames_per_s(side: int) -> float:
 
 def update_s(side: int) -> float:
     """Seconds of a pixel update with a batch of 16."""
-    from fetchlab.learner import build_module
+    from fetchlab.build import build_module
+    from fetchlab.config import typed
 
     cfg = compose("pixel_push_nodrq", f"obs.pixels.image_size={side}")
     layout = layout_of(cfg)
-    module = without_trainer(build_module(cfg, layout))
+    module = without_trainer(build_module(typed(cfg), layout))
     batch = random_batch(cfg, 16, layout.state_dim)
     with torch_settings(len(os.sched_getaffinity(0)), deterministic=True):
-        return median_ms(lambda: module.update(batch), 5) / 1000
+        return median_ms(lambda: module.learn(batch), 5) / 1000
 
 
 def bench(quick: bool) -> None:

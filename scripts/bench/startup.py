@@ -28,7 +28,7 @@ from typing import Any
 from table import ROOT, SCRATCH, alternate, main, print_row, ratios, say
 
 TARGET_S = 15.0
-MODULE = "fetchlab.learn.sac_module"  # where `SACModule.update` is
+MODULE = "fetchlab.algos.off_policy"  # where `OffPolicy.learn` is
 IMPORTS = "import hydra, lightning, torchrl"
 SHORT = ("total_env_steps=2000", "trainer=cpu")
 RUNS = {
@@ -39,7 +39,7 @@ CHILD = "--child"
 
 
 class FirstUpdate(importlib.abc.MetaPathFinder):
-    """Lets `SACModule.update` say when it is first called, and end the process.
+    """Lets `OffPolicy.learn` say when it is first called, and end the process.
 
     The module is patched as it is imported, so the command line runs in its own order.
     """
@@ -56,7 +56,7 @@ class FirstUpdate(importlib.abc.MetaPathFinder):
 
         def execute_and_patch(module: Any) -> None:
             execute(module)
-            module.SACModule.update = _say_when
+            module.OffPolicy.learn = _say_when
 
         loader.exec_module = execute_and_patch
         return spec

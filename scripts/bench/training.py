@@ -51,7 +51,7 @@ class Turns:
     def run(self, experiment: str, run_dir: Path, *overrides: str) -> None:
         """Train for as long as the turns take; `ours` and `theirs` then have their figures."""
         from fetchlab.callbacks.evaluation import Evaluation
-        from fetchlab.learn.datamodule import ReplayDataModule
+        from fetchlab.collect.datamodule import ReplayDataModule
         from fetchlab.run import start
 
         cfg = compose(experiment, *overrides)
@@ -105,7 +105,7 @@ def training_rates(cfg: Mapping[str, Any], until: float = math.inf) -> Rates:
         RuntimeError: it ended before there was anything to measure.
     """
     from fetchlab.callbacks.evaluation import Evaluation
-    from fetchlab.learn.datamodule import ReplayDataModule
+    from fetchlab.collect.datamodule import ReplayDataModule
     from fetchlab.run import start
 
     inner, seen, stopped = ReplayDataModule.round, [], False
@@ -148,7 +148,7 @@ def torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
 
 
 def without_trainer(module: Any) -> Any:
-    """Give a `SACModule` its optimizers and its backward pass without Lightning, and return it."""
+    """Give a `SAC` its optimizers and its backward pass without Lightning, and return it."""
     optimizers = module.configure_optimizers()
     module.optimizers = lambda *_: optimizers
     module.manual_backward = lambda loss, **options: loss.backward(**options)

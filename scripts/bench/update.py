@@ -2,7 +2,7 @@
 
     python scripts/bench/update.py [--quick]
 
-Row ``pixel_update``: `SACModule.update` with the networks of `pixel_push_nodrq` on a batch of 256
+Row ``pixel_update``: `SAC.learn` with the networks of `pixel_push_nodrq` on a batch of 256
 (``--quick``: 64) against PyTorch's bare convolutions: the same four layers, one pass forward and
 backward and two forward, on all cores and nothing else. The bare stack is tried with contiguous and
 with channels-last memory in every turn; the better of the two is the reference.
@@ -27,16 +27,17 @@ NO_GRAD_PASSES = 2  # next observation, by the online and the target encoder
 
 def our_update(cfg: Mapping[str, Any], batch_size: int) -> Callable[[], float]:
     """Seconds of one update, on the same random batch every time."""
-    from fetchlab.learner import build_module
+    from fetchlab.build import build_module
+    from fetchlab.config import typed
 
     layout = layout_of(cfg)
-    module = without_trainer(build_module(cfg, layout))
+    module = without_trainer(build_module(typed(cfg), layout))
     batch = random_batch(cfg, batch_size, layout.state_dim)
 
     def seconds() -> float:
         with torch_settings(threads_of(cfg), cfg["trainer"]["deterministic"]):
             began = time.perf_counter()
-            module.update(batch)
+            module.learn(batch)
             return time.perf_counter() - began
 
     return seconds
@@ -76,12 +77,14 @@ def bare_convolutions(
 def layout_of(cfg: Mapping[str, Any]) -> Any:
     """Where the entries lie in the task's state, from one environment without a camera."""
     from fetchlab.build import fetch_spec
+    from fetchlab.entries import EnvSpec
     from fetchlab.envs.fetch import FetchEnv
-    from fetchlab.networks.agent import StateLayout
 
     env = FetchEnv(fetch_spec(cfg, render=False))
     env.close()
-    return StateLayout(env.state_dim, tuple(env.proprio_indices), env.goal_slice)
+    goals = {"goal_dim": 3, "action_dim": 4, "goal_slice": env.goal_slice}
+    pays = {"reward_range": (-1.0, 0.0), "terminates": False}
+    return EnvSpec(env.state_dim, proprio=tuple(env.proprio_indices), **goals, **pays)
 
 
 def random_batch(cfg: Mapping[str, Any], n: int, state_dim: int) -> Any:

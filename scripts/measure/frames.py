@@ -17,9 +17,8 @@ from torchrl.envs import TransformedEnv
 
 from fetchlab.build import build_env, state_layout
 from fetchlab.collect.rollout import episode_seeds
-from fetchlab.entries import DESIRED_GOAL, STATE
+from fetchlab.entries import DESIRED_GOAL, STATE, EnvSpec
 from fetchlab.envs.transforms import FRAMES
-from fetchlab.networks.agent import StateLayout
 from fetchlab.preflight.renderer import choose_renderer
 
 ENVS = 8
@@ -38,7 +37,7 @@ class Moments(NamedTuple):
     next_pixels: Tensor
     rows: TensorDictBase
     visited: TensorDictBase
-    layout: StateLayout
+    layout: EnvSpec
 
     @property
     def gripper(self) -> Tensor:

@@ -13,14 +13,15 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab import config
+from fetchlab.algos.sac import SAC
+from fetchlab.build import build_module
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.torch_io import read_payload
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError, RunFailedError, require
-from fetchlab.learn.sac_module import SACModule
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
 from fetchlab.overrides import one_line
 
 
@@ -38,11 +39,11 @@ class Subject:
     cfg: Mapping[str, Any]
     weights: Mapping[str, Any] | None
 
-    def networks(self, layout: StateLayout) -> dict[str, SACModule]:
+    def networks(self, layout: EnvSpec) -> dict[str, SAC]:
         """``untrained``, from the configuration's seed, and of a run also ``trained``."""
-        modules = {"untrained": build_module(self.cfg, layout)}
+        modules = {"untrained": build_module(typed(self.cfg), layout)}
         if self.weights is not None:
-            modules["trained"] = build_module(self.cfg, layout)
+            modules["trained"] = build_module(typed(self.cfg), layout)
             modules["trained"].load_state_dict(self.weights)
         return {name: module.eval() for name, module in modules.items()}
 
@@ -87,7 +88,7 @@ def subject(options: argparse.Namespace) -> Subject:
         )
         of = _of_run(options.run)
     require(
-        config.sees_pixels(of.cfg),
+        config.typed(of.cfg).obs.sees_pixels,
         "experiment",
         of.cfg["experiment"],
         "an agent that sees pixels",
@@ -121,8 +122,8 @@ def _of_experiment(name: str, overrides: Sequence[str]) -> Subject:
 def _of_run(run_dir: Path) -> Subject:
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError("run", str(run_dir), "a run's folder with config.yaml", "check the path")
-    stored = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
-    cfg = config.completed(stored)
+    cfg = load_run_config(run_dir / "config.yaml", allowed_targets(config.CONFIGS))
+    config.check({**cfg, "trusted_modules": []})
     try:
         payload = read_payload(newest_valid(run_dir / "checkpoints"))
     except CheckpointError as error:

@@ -27,17 +27,17 @@ def nan_action(call: int) -> Patch:
     """The policy's ``call``-th action of environment 1 is NaN."""
 
     def patch() -> None:
-        from fetchlab.learn.sac_module import SACModule
+        from fetchlab.algos.sac import SAC
 
-        inner, calls = SACModule.explore, iter(range(1, 1 << 30))
+        inner, calls = SAC.explore, iter(range(1, 1 << 30))
 
-        def explore(self: Any, obs: Any) -> Any:
-            action = inner(self, obs)
+        def explore(self: Any, obs: Any, env_steps: int) -> Any:
+            action = inner(self, obs, env_steps)
             if next(calls) == call:
                 action[1, 0] = float("nan")
             return action
 
-        SACModule.explore = explore
+        SAC.explore = explore
 
     return patch
 
@@ -48,11 +48,11 @@ def poisoned_reward(call: int) -> Patch:
     def patch() -> None:
         import torch
 
+        from fetchlab.algos.sac import SAC
         from fetchlab.envs.batched import BatchedFetchEnv
         from fetchlab.errors import NonFiniteError
-        from fetchlab.learn.sac_module import SACModule
 
-        reward, update = BatchedFetchEnv.compute_reward, SACModule.update
+        reward, update = BatchedFetchEnv.compute_reward, SAC.learn
         calls = iter(range(1, 1 << 30))
 
         def compute_reward(self: Any, *goals: Any) -> Any:
@@ -70,7 +70,7 @@ def poisoned_reward(call: int) -> Patch:
                 print("weights unchanged" if same else "WEIGHTS CHANGED", flush=True)
                 raise
 
-        BatchedFetchEnv.compute_reward, SACModule.update = compute_reward, checked_update
+        BatchedFetchEnv.compute_reward, SAC.learn = compute_reward, checked_update
 
     return patch
 

@@ -79,7 +79,7 @@ def malicious_config(bench: Bench, part: int) -> Result:
         "os.system": (keep, "os.system"),
         "torch.load": (keep, "torch.load"),
         "prefix": (keep, f"{keep}.__init__.__globals__"),
-        "nested": ("fetchlab.learn.adam.FusedAdam", "subprocess.call"),
+        "nested": ("fetchlab.algos.adam.FusedAdam", "subprocess.call"),
         "tag": ("seed: 0", f"seed: !!python/object/apply:os.system ['touch {sentinel}']"),
         "environment": ("seed: 0", "seed: ${oc.env:HOME}"),
     }

@@ -47,8 +47,6 @@ from fetchlab.sizes import (
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
 STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")
-#: Keys of ``algo`` that are not the algorithm's own: the data module and relabelling read them.
-OF_THE_DATA = ("batch_size", "utd_ratio", "her_k", "lr")
 
 
 @dataclass
@@ -81,7 +79,7 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
             frame_stack=run.obs.frame_stack,
             relabel=swap_in(run.relabel),
             compute_reward=env.base_env.compute_reward,
-            goal_slice=spec.goal_slice,
+            goal_slice=spec.goal_slice,  # type: ignore[arg-type]
             generator=torch.Generator(device).manual_seed(seed_for(run.seed, "replay")),
             device=device,
             n_buffers=1,  # a round's batch is used up before the next one is sampled
@@ -127,7 +125,7 @@ def build_env(
 def fetch_spec(cfg: Mapping[str, Any], render: bool | None = None) -> FetchSpec:
     """What each environment simulates and renders; ``render`` overrides whether it does."""
     pixels = None
-    if config.sees_pixels(cfg) if render is None else render:
+    if config.typed(cfg).obs.sees_pixels if render is None else render:
         image = dict(cfg["obs"]["pixels"] or {})
         camera = image.pop("camera", None)
         image = {"image_size": 84, "show_goal": True, "quality": "fast", **image}
@@ -162,8 +160,7 @@ def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
         stored, obs.normalize, obs.normalize_std_floor, obs.normalize_clip
     )
     agent = Agent(spec, obs.actor_inputs, obs.critic_inputs, vision, normalizer)
-    own = {key: value for key, value in run.algo.items() if key not in OF_THE_DATA}
-    return swap_in(own)(
+    return swap_in(run.algo.target)(
         agent=agent,
         routing=Routing(run.routing.encoder_optimizer, run.routing.trained_by),
         explore_seed=seed_for(run.seed, "exploration"),
@@ -188,6 +185,7 @@ def _vision(run: Run, spec: EnvSpec) -> Vision | None:
         )
         return None
     stack, trainer = run.obs.frame_stack, run.trainer
+    assert pixels and run.encoder and run.pooling and run.feature_norm  # `config.check` saw to it
     cnn = swap_in(run.encoder)(in_channels=3 * stack, image_size=pixels.image_size)
     pooling = swap_in(run.pooling)(in_shape=cnn.out_shape)
     # By position: torch's own modules name this argument differently.

@@ -13,7 +13,7 @@ import yaml
 
 from fetchlab import schema
 from fetchlab.checkpoint.safe_config import allowed_targets, check_plain
-from fetchlab.conform import Conform, complete
+from fetchlab.conform import Conform, instance
 from fetchlab.entries import PIXELS, check_inputs
 from fetchlab.errors import ConfigError, require
 
@@ -85,10 +85,10 @@ def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return new
 
 
-def check(cfg: Mapping[str, Any]) -> None:
+def check(cfg: Mapping[str, Any]) -> schema.Run:
     """The one check of a whole plain configuration, before anything starts.
 
-    Types, ranges, unknown and missing keys, targets that a resumed run may not name, and numbers
+    Types, ranges, unknown and missing keys, targets that a resumed run may not name, and values
     that do not fit each other. On resume, ``trusted_modules`` is the command line's.
 
     Raises:
@@ -97,26 +97,20 @@ def check(cfg: Mapping[str, Any]) -> None:
     allowed = allowed_targets(CONFIGS, cfg.get("trusted_modules", ()))
     Conform(schema.Run, allowed).check(cfg, schema.Run, "")
     check_plain(cfg, allowed, "a run could not be resumed with it")
-    check_sizes(cfg)
-    sees_pixels(cfg)
+    run = typed(cfg)
+    _check_sizes(run)
+    _check_inputs(run)
+    return run
 
 
-def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration with the keys that it predates, in their old meaning.
-
-    Raises:
-        ConfigError: for a missing key that there always was.
-    """
-    return complete(stored, schema.Run)
+def typed(cfg: Mapping[str, Any]) -> schema.Run:
+    """A checked plain configuration as dataclasses; what ``_target_`` names stays a mapping."""
+    run: schema.Run = instance(schema.Run, cfg)
+    return run
 
 
-def check_sizes(cfg: Mapping[str, Any]) -> None:
-    """Check numbers against each other.
-
-    Raises:
-        ConfigError: for the first that cannot work.
-    """
-    stack, length = lookup(cfg, "obs.frame_stack"), lookup(cfg, "task.max_episode_steps")
+def _check_sizes(run: schema.Run) -> None:
+    stack, length = run.obs.frame_stack, run.task.max_episode_steps
     require(
         stack <= length,
         "obs.frame_stack",
@@ -131,46 +125,31 @@ def check_sizes(cfg: Mapping[str, Any]) -> None:
         f"at most {MAX_FRAME_STACK}, a third of a second",
         "the study stacked 4",
     )
-    task = cfg["task"]["env_id"]
-    require(
-        not (lookup(cfg, "algo.q_bounds") and "Dense" in task),
-        "algo.q_bounds",
-        True,
-        f"false with {task}, whose rewards fall below -1",
-        "use algo.q_bounds=false or the sparse task",
-    )
-    for name in ("critic_optimizer", "actor_optimizer"):
-        rate = cfg["algo"][name].get("lr", 0.0)
-        fits_torch = not isinstance(rate, int | float) or rate >= 0
-        require(fits_torch, f"algo.{name}.lr", rate, "0 or more", "1e-4 to 1e-3 are usual")
+    for name, node in run.algo.target.items():
+        if isinstance(node, Mapping) and name.endswith("_optimizer"):
+            key, partial, rate = f"algo.{name}", node.get("_partial_"), node.get("lr", 0.0)
+            remedy = "its parameters come from the algorithm"
+            require(partial is True, f"{key}._partial_", partial, "true", remedy)
+            require("params" not in node, f"{key}.params", node.get("params"), "no key", remedy)
+            fits_torch = not isinstance(rate, int | float) or rate >= 0
+            require(fits_torch, f"{key}.lr", rate, "0 or more", "1e-4 to 1e-3 are usual")
 
 
-def sees_pixels(cfg: Mapping[str, Any]) -> bool:
-    """Whether actor or critics take images.
-
-    Raises:
-        ConfigError: for input lists that cannot work, or pixels without an encoder.
-    """
-    lists = {key: cfg["obs"][key] for key in ("actor_inputs", "critic_inputs")}
-    for key, names in lists.items():
-        check_inputs(f"obs.{key}", names)
-    pixels = any(PIXELS in names for names in lists.values())
-    remedy = (
-        "use obs=pixels with encoder=manipulation_cnn pooling=spatial_softmax feature_norm=none"
-    )
-    if pixels:
-        for key in ("encoder", "pooling", "feature_norm"):
-            require(
-                cfg.get(key) is not None, key, None, f"a network, since {PIXELS} is used", remedy
-            )
+def _check_inputs(run: schema.Run) -> None:
+    """Input lists, and what images need."""
+    for key in ("actor_inputs", "critic_inputs"):
+        check_inputs(f"obs.{key}", getattr(run.obs, key))
+    needs = {key: getattr(run, key) for key in ("encoder", "pooling", "feature_norm")}
+    networks = "encoder=manipulation_cnn pooling=spatial_softmax feature_norm=none"
+    for key, value in {**needs, "obs.pixels": run.obs.pixels}.items():
+        what = "image settings" if key == "obs.pixels" else "a network"
         require(
-            cfg["obs"]["pixels"] is not None,
-            "obs.pixels",
+            value is not None or not run.obs.sees_pixels,
+            key,
             None,
-            f"image settings, since {PIXELS} is used",
-            remedy,
+            f"{what}, since {PIXELS} is used",
+            f"use obs=pixels with {networks}",
         )
-    return pixels
 
 
 def names(group: str) -> list[str]:
@@ -203,28 +182,3 @@ def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         node = node[part]
     return node
-
-
-class _Node(dict):
-    """TEMPORARY."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-def typed(cfg: Mapping[str, Any]) -> Any:
-    """TEMPORARY."""
-
-    def node(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return _Node({key: node(item) for key, item in value.items()})
-        return value
-
-    run = node(cfg)
-    run["obs"]["sees_pixels"] = sees_pixels(cfg)
-    for key in ("encoder", "pooling", "feature_norm"):
-        run.setdefault(key, None)
-    return run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections.abc
+import importlib
 import inspect
+import typing
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Annotated, Any
 
 from fetchlab.checkpoint.safe_config import AllowedTargets
 from fetchlab.errors import ConfigError, require
@@ -13,32 +16,25 @@ from fetchlab.fields import (
     GLOBAL,
     Supplied,
     Target,
-    Was,
+    checkable,
     fits,
+    is_open,
+    kinds_of,
     may_be_absent,
     members,
     remedy,
     section_of,
+    swap_ins_of,
     unwrap,
     words,
 )
 
-#: Annotations of a swap-in's constructor that are checked; in others the constructor is in charge.
-SIMPLE: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "str": str,
-    "list": list[Any],
-    "list[int]": list[int],
-    "list[float]": list[float],
-    "Sequence[int]": list[int],
-    "Sequence[float]": list[float],
-}
 #: It takes any argument and reads none.
 IDENTITY = "torch.nn.Identity"
 NOTHING_SUPPLIED = Supplied()
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: For annotations whose names a module imports for type checkers alone.
+NAMES = {**vars(collections.abc), **vars(typing)}
 
 
 class Conform:
@@ -60,16 +56,21 @@ class Conform:
         """
         section = section_of(kind)
         if isinstance(value, Mapping) and section is not None:
-            self._section(value, section, key)
+            self._section(value, section, kind, key)
         elif isinstance(value, Mapping) and Target in members(kind):
             self._swap_in(value, kind, key)
+        elif isinstance(value, Mapping) and swap_ins_of(kind):
+            for name, node in value.items():
+                self.check(node, Annotated[(Target, *unwrap(kind)[1])], join(key, name))
         else:
             require(fits(value, kind), key, shown(value), words(kind), remedy(kind, key))
 
-    def _section(self, value: Mapping[str, Any], section: Any, key: str) -> None:
-        kinds = get_type_hints(section, include_extras=True)
+    def _section(self, value: Mapping[str, Any], section: Any, kind: Any, key: str) -> None:
+        kinds = kinds_of(section)
+        if is_open(section):
+            self._swap_in(value, kind, key, frozenset(kinds))
         for name, item in value.items():
-            if name not in kinds:
+            if name not in kinds and not is_open(section):
                 raise unknown_key(join(key, name), item, self._root)
         for name, kind in kinds.items():
             dotted = join(key, name)
@@ -79,39 +80,55 @@ class Conform:
                 advice = f"the key is missing; {remedy(kind, dotted)}"
                 raise ConfigError(dotted, None, words(kind), advice)
 
-    def _swap_in(self, node: Mapping[str, Any], kind: Any, key: str) -> None:
+    def _swap_in(
+        self, node: Mapping[str, Any], kind: Any, key: str, fields: frozenset[str] = frozenset()
+    ) -> None:
         supplied = [note for note in unwrap(kind)[1] if isinstance(note, Supplied)]
         name, partial = node.get("_target_"), node.get("_partial_", False)
-        where, needed = remedy(None, f"{key}."), bool(supplied)
+        where, needed = remedy(None, f"{key}."), bool(supplied) and not fields
         require(isinstance(name, str), f"{key}._target_", name, "the name of a class", where)
         require(partial is needed, f"{key}._partial_", partial, str(needed).lower(), where)
-        self._target(node, key, *supplied)
+        self._target(node, key, supplied[0] if supplied else NOTHING_SUPPLIED, fields)
 
     def _target(
-        self, node: Mapping[str, Any], key: str, supplied: Supplied = NOTHING_SUPPLIED
+        self,
+        node: Mapping[str, Any],
+        key: str,
+        supplied: Supplied = NOTHING_SUPPLIED,
+        fields: frozenset[str] = frozenset(),
     ) -> None:
-        """Hold a node's keys against the constructor that they are arguments of."""
+        """Hold a node's keys against the constructor that they are arguments of.
+
+        Args:
+            node: a mapping with ``_target_``.
+            key: its dotted key.
+            supplied: what the project gives.
+            fields: keys that have annotations of their own, whether the constructor asks or not.
+        """
         name, where = str(node["_target_"]), remedy(None, f"{key}.")
-        named, takes_any = _arguments(self._targets.load(name, f"{key}._target_"))
+        named, takes_any = arguments(self._targets.load(name, f"{key}._target_"))
         takes_any = takes_any and name != IDENTITY
         named = named[1:] if supplied.first else named
         says = f"a constructor that takes {', '.join(supplied.names)}"
         takes = takes_any or set(supplied.names) <= {one.name for one in named}
         require(takes, f"{key}._target_", name, says, where)
-        kinds = {one.name: _simple(one) for one in named if one.name not in supplied.names}
+        own = [one for one in named if one.name not in (*supplied.names, *fields)]
+        kinds = {one.name: checkable(one.annotation) for one in own}
         has = f"it has {', '.join(kinds)}" if kinds else "it has none"
+        says = "a key that something reads" if fields else f"an argument of {name}"
         for argument, value in node.items():
-            dotted, says = f"{key}.{argument}", f"an argument of {name}"
-            if argument in ("_target_", "_partial_"):
+            dotted, near = f"{key}.{argument}", get_close_matches(argument, (*kinds, *fields))
+            if argument in ("_target_", "_partial_", *fields):
                 continue
-            own = argument in kinds or (takes_any and argument not in supplied.names)
-            require(own, dotted, value, says, has)
+            known = argument in kinds or (takes_any and argument not in supplied.names)
+            advice = f"did you mean {key}.{near[0]}?" if near else has
+            require(known, dotted, value, says, advice)
             self._nested(value, dotted)
             if (kind := kinds.get(argument)) is not None:
                 self.check(value, kind, dotted)
         whole = supplied != NOTHING_SUPPLIED or not node.get("_partial_", False)
-        for one in named if whole else ():
-            given = one.name in (*node, *supplied.names) or one.default is not one.empty
+        for one in own if whole else ():
+            given = one.name in node or one.default is not one.empty
             require(given, f"{key}.{one.name}", None, "a value", f"the key is missing; {where}")
 
     def _nested(self, value: Any, key: str) -> None:
@@ -124,27 +141,19 @@ class Conform:
                 self._nested(item, f"{key}.{name}")
 
 
-def complete(stored: Mapping[str, Any], section: Any, key: str = "") -> dict[str, Any]:
-    """``stored`` with every key that it predates, in its old meaning.
-
-    Raises:
-        ConfigError: for a key that there always was.
-    """
-    full = dict(stored)
-    for name, kind in get_type_hints(section, include_extras=True).items():
-        was = [note for note in unwrap(kind)[1] if isinstance(note, Was)]
-        value, inner = stored.get(name, {}), section_of(kind)
-        if name not in stored and was and not was[0].target:
-            full[name] = was[0].value
-        elif inner is not None and isinstance(value, Mapping):
-            full[name] = complete(value, inner, join(key, name))
-        elif name not in stored and not may_be_absent(kind):
-            advice = "the run's config.yaml lacks it, and nothing says what it was; restore it"
-            raise ConfigError(join(key, name), None, words(kind), advice)
-        for old in was:
-            if old.target and isinstance(value, Mapping) and value.get("_target_") == old.target:
-                full[name] = {old.argument: old.value, **full[name]}
-    return full
+def instance(section: Any, value: Mapping[str, Any]) -> Any:
+    """A section of a checked configuration as its dataclass; a `Target` stays a mapping."""
+    kinds, made = kinds_of(section), {}
+    for name, kind in kinds.items():
+        item, inner = value.get(name), section_of(kind)
+        whole = isinstance(item, Mapping) and inner is not None
+        made[name] = instance(inner, value[name]) if whole else item
+    if is_open(section):
+        module, _, name = value["_target_"].rpartition(".")
+        asked = [one.name for one in arguments(getattr(importlib.import_module(module), name))[0]]
+        own = {key: item for key, item in value.items() if key not in kinds or key in asked}
+        made["target"] = {**own, "_partial_": True}
+    return section(**made)
 
 
 def unknown_key(key: str, value: Any, root: Any) -> ConfigError:
@@ -176,27 +185,41 @@ def join(section: str, name: object) -> str:
     return f"{section}.{name}" if section else str(name)
 
 
-def _arguments(constructor: Any) -> tuple[list[inspect.Parameter], bool]:
-    """Those that have a name, and whether there may be others."""
+def arguments(constructor: Any) -> tuple[list[inspect.Parameter], bool]:
+    """Those that have a name, with their annotations, and whether there may be others.
+
+    A class that hands ``**kwargs`` on takes what its base's constructor takes.
+    """
+    classes = inspect.getmro(constructor)[:-1] if inspect.isclass(constructor) else ()
+    functions = [vars(one)["__init__"] for one in classes if "__init__" in vars(one)]
+    named: dict[str, inspect.Parameter] = {}
+    for function in functions or [constructor]:
+        try:
+            takes = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # Python cannot tell
+            return list(named.values()), True
+        for one in takes[1:] if functions else takes:
+            if one.kind not in VARIADIC:
+                named.setdefault(one.name, one.replace(annotation=_annotation(one, function)))
+        if not any(one.kind is one.VAR_KEYWORD for one in takes):
+            return list(named.values()), False
+    return list(named.values()), True
+
+
+def _annotation(argument: inspect.Parameter, function: Any) -> Any:
+    """As an object, which it is not in a module with postponed evaluation; None if unreadable."""
+    kind = None if argument.annotation is argument.empty else argument.annotation
+    if not isinstance(kind, str):
+        return kind
     try:
-        takes = list(inspect.signature(constructor).parameters.values())
-    except (TypeError, ValueError):  # Python cannot tell
-        return [], True
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in takes)
-    return [one for one in takes if one.kind not in VARIADIC], takes_any
-
-
-def _simple(argument: inspect.Parameter) -> Any:
-    """The annotation, where it is one of a few simple ones; else None."""
-    text = argument.annotation
-    text = text if isinstance(text, str) else inspect.formatannotation(text)
-    kind = SIMPLE.get(text.removesuffix(" | None"))
-    return kind | None if kind is not None and text.endswith(" | None") else kind
+        return eval(kind, {**NAMES, **getattr(inspect.unwrap(function), "__globals__", {})})
+    except Exception:  # of names that only a type checker sees
+        return None
 
 
 def _dotted(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of the tree, with its annotation."""
-    for name, kind in get_type_hints(section, include_extras=True).items():
+    for name, kind in kinds_of(section).items():
         yield join(prefix, name), kind
         if (inner := section_of(kind)) is not None:
             yield from _dotted(inner, join(prefix, name))

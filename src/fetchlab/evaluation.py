@@ -61,7 +61,6 @@ def evaluate_run(
     run_dir = Path(run_dir)
     require_run("run", run_dir)
     cfg = stored_config(run_dir, trusted_modules)
-    config.check(cfg)
     seeds, seeds_are = _seeds(cfg["seed"], episodes, seed)
     try:
         if video:  # before the episodes: they take minutes
@@ -98,7 +97,7 @@ def _play(
 ) -> tuple[Episodes, int]:
     """The episodes, and the env steps of the checkpoint that played them."""
     numerics.apply(cfg["trainer"], learner_threads(cfg), cuda=False)
-    render = config.sees_pixels(cfg) or video
+    render = config.typed(cfg).obs.sees_pixels or video
     if render:
         choose_renderer()
     n_envs = min(len(seeds), cfg["callbacks"]["evaluation"]["n_envs"])

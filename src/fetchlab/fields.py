@@ -1,18 +1,18 @@
 """What one field of the configuration may hold, and how a message says so.
 
 The annotation says it: ``Annotated[int, Min(1)]``, ``Literal[...]``, ``list[...]``,
-``... | None``, another dataclass, or `Target`. Notes beside it are bounds, a `Hint`, what the key
-meant before it existed (`Was`), and what a `Target` is given (`Supplied`).
+``... | None``, another dataclass, or `Target`. Notes beside it are bounds, a `Hint`, and what a
+`Target` is given (`Supplied`). A swap-in's constructor may annotate its arguments in the same way.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from functools import partial
-from types import NoneType, UnionType
+from functools import partial, reduce
+from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 #: What an experiment, sweep or debug file lacks that landed under its group's name.
@@ -43,28 +43,26 @@ class Hint:
     expected: str = ""
 
 
-@dataclass(frozen=True)
-class Was:
-    """What a key meant before it existed: the value under which the code behaves as it did then.
+class Target(Mapping[str, Any]):
+    """A node with ``_target_``; its other keys are arguments of what that names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSection:
+    """A section that has fields and names a constructor, too, which takes all its other keys.
 
     Args:
-        value: of the key.
-        target: where the key is a swap-in's argument, the ``_target_`` that takes it.
-        argument: its name.
+        target: the constructor's own node: ``_target_``, its keys, and the fields that it asks for.
     """
 
-    value: Any
-    target: str = ""
-    argument: str = ""
-
-
-class Target:
-    """A node with ``_target_``; its other keys are arguments of what that names."""
+    target: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Supplied:
     """Arguments that the project itself gives to a `Target`, which is therefore ``_partial_``.
+
+    Of an `OpenSection`, whose node becomes partial by itself, it is not asked.
 
     Args:
         names: by keyword.
@@ -90,6 +88,40 @@ def members(kind: Any) -> tuple[Any, ...]:
 def section_of(kind: Any) -> Any:
     """The dataclass among the alternatives, or None."""
     return next((one for one in members(kind) if is_dataclass(one)), None)
+
+
+def is_open(section: Any) -> bool:
+    """Whether it names a constructor, too."""
+    return issubclass(section, OpenSection)
+
+
+def kinds_of(section: Any) -> dict[str, Any]:
+    """The annotations of a section's fields."""
+    kinds = get_type_hints(section, include_extras=True)
+    return {name: kind for name, kind in kinds.items() if name != "target" or not is_open(section)}
+
+
+def swap_ins_of(kind: Any) -> bool:
+    """Whether it is a mapping from names to swap-ins."""
+    base, _ = unwrap(kind)
+    return get_origin(base) is dict and get_args(base)[1] is Target
+
+
+def checkable(kind: Any) -> Any:
+    """A constructor's annotation in terms of plain values; None for what only it can check."""
+    base, notes = unwrap(kind)
+    origin, inner = get_origin(base), get_args(base)
+    plain: Any = None
+    if base in (int, float, bool, str, NoneType) or origin is Literal:
+        plain = base
+    elif base in (list, tuple) or origin in (list, tuple, Sequence):
+        # Of a tuple the first: YAML has lists alone, and those here have items of one type.
+        item: Any = checkable(inner[0]) if inner else Any
+        plain = None if item is None else GenericAlias(list, (item,))
+    elif origin in (Union, UnionType):
+        parts = [checkable(one) for one in inner]
+        plain = None if None in parts else reduce(operator.or_, parts)
+    return plain if plain is None or not notes else Annotated[(plain, *notes)]
 
 
 def may_be_absent(kind: Any) -> bool:
@@ -159,6 +191,6 @@ def _word(base: Any) -> str:
     if origin is list:
         return f"a list, each {words(inner[0])}"
     if is_dataclass(base):
-        return f"the keys {', '.join(get_type_hints(base))}"
+        return f"the keys {', '.join(kinds_of(base))}"
     plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return {**plain, NoneType: "null", Target: "a mapping with a _target_"}.get(base, "a mapping")

@@ -100,7 +100,7 @@ def resume(
             raise RunFailedError(str(error)) from error
         _require_replay(run_dir / "replay")
         new = _record(cfg)
-        lines = config_difference(config.completed(old["config"]), cfg, MAY_CHANGE)
+        lines = config_difference(old["config"], cfg, MAY_CHANGE)
         lines += compare(recorded(old), new["fingerprint"])
         if lines and not force:
             raise ConfigError(
@@ -113,18 +113,19 @@ def resume(
 
 
 def stored_config(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
-    """The configuration in a run's folder, which may come from somebody else.
+    """The checked configuration in a run's folder, which may come from somebody else.
 
     Args:
         run_dir: the run's folder.
         trusted: modules that it may name beside the project's, from this command line.
 
     Raises:
-        ConfigError: it cannot be read, or names what is not allowed.
+        ConfigError: it cannot be read, cannot work, or names what is not allowed.
     """
-    more: dict[str, Any] = {"trusted": trusted} if trusted else {}
-    allowed = allowed_targets(config.CONFIGS, **more)
-    return config.completed(load_run_config(run_dir / "config.yaml", allowed))
+    allowed = allowed_targets(config.CONFIGS, trusted)
+    cfg = {**load_run_config(run_dir / "config.yaml", allowed), "trusted_modules": [*trusted]}
+    config.check(cfg)
+    return cfg
 
 
 def _finished(run_dir: Path, cfg: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -170,7 +171,7 @@ def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
     cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
     numerics.apply(trainer, learner_threads(cfg), cuda)
-    renderer = choose_renderer().description if config.sees_pixels(cfg) else "none"
+    renderer = choose_renderer().description if config.typed(cfg).obs.sees_pixels else "none"
     process = fingerprint(collecting_workers(cfg), renderer, "cuda" if cuda else "cpu")
     return {"config": dict(cfg), "fingerprint": process, "forced": []}
 

@@ -1,24 +1,25 @@
 """The tree of a configuration: one dataclass a section, every key with its type and its range.
 
-Defaults are in ``configs/``, never here. `Was` is what a key of a run that is older than the key
-meant; whoever adds a key to a YAML adds its field here, and that.
+Defaults are in ``configs/``, never here; whoever adds a key to a YAML adds its field here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+from fetchlab.entries import PIXELS
 from fetchlab.fields import (
     GLOBAL,
     Above,
+    Below,
     Hint,
     Length,
     Max,
     Min,
+    OpenSection,
     Supplied,
     Target,
-    Was,
 )
 
 Count = Annotated[int, Min(1)]
@@ -72,6 +73,11 @@ class Obs:
     frame_stack: Annotated[int, Min(1), Hint("the study used 4")]
     pixels: Annotated[Pixels | None, Hint("begin with obs=pixels")]
 
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether actor or critics take images."""
+        return PIXELS in self.actor_inputs or PIXELS in self.critic_inputs
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -83,6 +89,34 @@ class Replay:
     margin_env_steps: Annotated[int, Min(1), Hint("25000 is usual")]
     device: Annotated[Literal["auto", "cpu", "cuda"], Hint("cpu works everywhere")]
     verify: Annotated[Literal["tail", "full"], Hint("tail reads the newest rows only")]
+
+
+@dataclass(frozen=True)
+class Algo(OpenSection):
+    """``configs/algo``: what data and relabelling read; all other keys are the algorithm's own."""
+
+    batch_size: Annotated[int, Min(1), Hint("the study used 256")]
+    utd_ratio: Annotated[
+        float,
+        Above(0),
+        Hint(
+            "the study used 0.25 for pixels",
+            "a positive number of gradient updates per env step",
+        ),
+    ]
+    discount: Annotated[float, Above(0), Below(1), Hint("0.95 is usual")]
+    n_step: Count
+    # Read by interpolation alone: a stored configuration has `relabel.k` resolved.
+    her_k: float | dict[str, float]
+    lr: Annotated[float, Min(0)]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """``configs/routing``."""
+
+    encoder_optimizer: Literal["critic", "actor"]
+    trained_by: list[Literal["critic", "actor", "auxiliary"]]
 
 
 @dataclass(frozen=True)
@@ -104,21 +138,19 @@ class Trainer:
     threads: Annotated[Count | None, Hint("1 is usual")]
     precision: Annotated[
         Literal["float32", "bfloat16"],
-        Was("float32"),
         Hint("float32 is exact", "float32 or bfloat16"),
     ]
-    # Before this key CUDA convolutions took torch's default, which is TF32.
-    tf32: Annotated[bool, Was(True)]
-    channels_last: Annotated[bool, Was(False)]
-    cuda_graphs: Annotated[bool, Was(False)]
+    tf32: bool
+    channels_last: bool
+    cuda_graphs: bool
 
 
 @dataclass(frozen=True)
 class DiskWatch:
     """``callbacks.disk_watch``."""
 
-    every_s: Annotated[float, Above(0), Was(10.0)]
-    min_free_bytes: Annotated[int, Min(1), Was(1), Hint("100000000 holds two checkpoints")]
+    every_s: Seconds
+    min_free_bytes: Annotated[int, Min(1), Hint("100000000 holds two checkpoints")]
 
 
 @dataclass(frozen=True)
@@ -169,19 +201,19 @@ class Run:
     obs: Obs
     encoder: Annotated[Target | None, Supplied(("in_channels", "image_size"))]
     pooling: Annotated[Target | None, Supplied(("in_shape",))]
-    feature_norm: Annotated[
-        Target | None,
-        Supplied(first=True),
-        Was({"_target_": "torch.nn.Identity", "_partial_": True}),
-    ]
-    augment: Annotated[
-        Target, Was(False, "fetchlab.augment.random_shift.RandomShift", "shared_draw")
-    ]
+    feature_norm: Annotated[Target | None, Supplied(first=True)]
+    augment: Target
     relabel: Target
     replay: Replay
-    algo: Any
-    routing: Any
-    auxiliary: Any
+    algo: Annotated[
+        Algo, Supplied(("agent", "routing", "explore_seed", "update_seed", "cuda_graphs"))
+    ]
+    routing: Routing
+    auxiliary: Annotated[
+        dict[str, Target],
+        Supplied(("feature_dim", "env_spec")),
+        Hint("e.g. auxiliary=[goal_prediction]"),
+    ]
     collect: Collect
     trainer: Trainer
     callbacks: Callbacks
@@ -189,8 +221,8 @@ class Run:
     experiment: Annotated[str, Hint(GLOBAL, "an experiment's name")]
     seed: Annotated[int, Min(0), Hint("seed=0", "an integer from 0")]
     total_env_steps: Annotated[int, Min(1), Hint("2000000 is a full state run")]
-    ckpt_path: Annotated[str | None, Was(None), FOLDER]
+    ckpt_path: Annotated[str | None, FOLDER]
     run_dir: Annotated[str | None, FOLDER]
     trusted_modules: Annotated[
-        list[str], Was([]), Hint("e.g. trusted_modules=[my_pkg]", "a list of names of modules")
+        list[str], Hint("e.g. trusted_modules=[my_pkg]", "a list of names of modules")
     ]

@@ -12,7 +12,7 @@ import torch
 
 from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.algos.steps import AT_ONCE
-from fetchlab.config import sees_pixels
+from fetchlab.config import typed
 from fetchlab.entries import EnvSpec
 from fetchlab.errors import require
 from fetchlab.preflight.budget import (
@@ -48,7 +48,9 @@ def worker_count(asked: int | None, n_envs: int, keep_core: bool = False) -> int
 def collecting_workers(cfg: Mapping[str, Any]) -> int:
     """Worker processes beside the learner: all cores render, physics alone leaves it one."""
     collect = cfg["collect"]
-    return worker_count(collect["workers"], collect["n_envs"], keep_core=not sees_pixels(cfg))
+    return worker_count(
+        collect["workers"], collect["n_envs"], keep_core=not typed(cfg).obs.sees_pixels
+    )
 
 
 def evaluation_workers(cfg: Mapping[str, Any]) -> int:
@@ -120,7 +122,7 @@ def _trains_on_cuda(cfg: Mapping[str, Any]) -> bool:
 def row_spec(cfg: Mapping[str, Any], layout: EnvSpec) -> RowSpec:
     """What one step of one environment stores."""
     shape = None
-    if sees_pixels(cfg):
+    if typed(cfg).obs.sees_pixels:
         size = cfg["obs"]["pixels"]["image_size"]
         shape = (3, size, size)
     return RowSpec(layout.state_dim, layout.action_dim, shape)
@@ -174,7 +176,7 @@ def memory_bytes(cfg: Mapping[str, Any], module: OffPolicy) -> int:
     return run_memory_bytes(
         workers=collecting_workers(cfg) + evaluation_workers(cfg),
         n_envs=collect["n_envs"] + cfg["callbacks"]["evaluation"]["n_envs"],
-        pixels=sees_pixels(cfg),
+        pixels=typed(cfg).obs.sees_pixels,
         parameter_bytes=_parameter_bytes(module),
         working_bytes=working,
     )
@@ -183,7 +185,7 @@ def memory_bytes(cfg: Mapping[str, Any], module: OffPolicy) -> int:
 def _update_bytes(cfg: Mapping[str, Any], module: OffPolicy) -> int:
     """What updates hold beside the networks: batches, twice under a graph, and activations."""
     graphs, activations = cfg["trainer"]["cuda_graphs"], 0
-    if sees_pixels(cfg):
+    if typed(cfg).obs.sees_pixels:
         image = cfg["obs"]["pixels"]["image_size"] ** 2
         activations = ACTIVATION_BYTES_PER_PIXEL * image * cfg["algo"]["batch_size"]
     if graphs and _trains_on_cuda(cfg):  # each graph keeps the memory that it was recorded with
@@ -194,7 +196,7 @@ def _update_bytes(cfg: Mapping[str, Any], module: OffPolicy) -> int:
 def _piece_bytes(cfg: Mapping[str, Any]) -> int:
     """The batches that are in memory together: a round's, at most `AT_ONCE`."""
     per_sample = 1_000
-    if sees_pixels(cfg):
+    if typed(cfg).obs.sees_pixels:
         stack = cfg["obs"]["frame_stack"]
         frames = stack + 1 if cfg["algo"]["n_step"] == 1 else 2 * stack
         per_sample = 3 * cfg["obs"]["pixels"]["image_size"] ** 2 * frames

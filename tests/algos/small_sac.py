@@ -10,6 +10,7 @@ from unittest import mock
 import lightning.pytorch as pl
 import torch
 import yaml
+from known_specs import PUSH
 from tensordict import TensorDict
 from torch import nn
 
@@ -18,15 +19,13 @@ from fetchlab.algos.routing import Routing
 from fetchlab.algos.sac import SAC
 from fetchlab.algos.steps import CheckedSteps
 from fetchlab.augment.none import NoAugment
-from fetchlab.entries import EnvSpec
 from fetchlab.networks.agent import Agent, Vision
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.networks.pooling import SpatialSoftmax
 
-PROPRIO = (0, 1, 2, 9, 10, 20, 21, 22, 23, 24)
-SPEC = EnvSpec(25, 3, 4, PROPRIO, slice(3, 6), reward_range=(-1.0, 0.0), terminates=False)
+SPEC, PROPRIO = PUSH, PUSH.proprio
 CONFIGS = Path(__file__).parents[2] / "configs" / "routing"
 SHIPPED = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
 ROUTINGS = {name: Routing(**one.get("routing", one)) for name, one in SHIPPED.items()}

@@ -124,5 +124,4 @@ def test_numbers_that_contradict_each_other_are_refused(values, key):
 )
 def test_q_lies_within_what_the_rewards_can_return(rewards, terminates, bounds):
     spec = replace(SPEC, reward_range=rewards, terminates=terminates)
-    assert q_range(spec, 0.75, True, 1) == bounds
-    assert q_range(spec, 0.75, False, 1) is None
+    assert q_range(spec, 0.75, 1) == bounds

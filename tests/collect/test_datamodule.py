@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from fetchlab.learn.captured import AT_ONCE
 
+from fetchlab.algos.steps import AT_ONCE
 from fetchlab.build import build_parts
 
 N_ENVS, EPISODE = 32, 5

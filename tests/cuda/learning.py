@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from known_specs import PUSH
 from tensordict import TensorDict
 
-from fetchlab.config import sees_pixels
+from fetchlab.build import build_module, swap_in
+from fetchlab.collect.datamodule import Round
+from fetchlab.config import typed
 from fetchlab.envs.reward import GoalReward
-from fetchlab.learn.datamodule import Round
-from fetchlab.learner import build_module, swap_in
-from fetchlab.networks.agent import StateLayout
 from fetchlab.replay.replay import make_replay
 from fetchlab.sizes import replay_size, row_spec
 
-LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
 EPISODE = 5
 
 
@@ -30,17 +29,17 @@ class Learner:
     def __init__(self, cfg, folder, device):
         self.cfg, self.device, self.steps = cfg, device, 0
         self._rng = np.random.default_rng(0)
-        self.module = build_module(cfg, LAYOUT).to(device)
+        self.module = build_module(typed(cfg), PUSH).to(device)
         optimizers = self.module.configure_optimizers()
         self.module.optimizers = lambda *_: optimizers
         self.replay = make_replay(
             folder,
-            row=row_spec(cfg, LAYOUT),
+            row=row_spec(cfg, PUSH),
             size=replay_size(cfg),
             frame_stack=cfg["obs"]["frame_stack"],
             relabel=swap_in(cfg["relabel"]),
             compute_reward=GoalReward(True, 0.05),
-            goal_slice=LAYOUT.goal_slice,
+            goal_slice=PUSH.goal_slice,
             generator=torch.Generator(device).manual_seed(5),
             device=device,
             n_buffers=1,
@@ -67,7 +66,7 @@ class Learner:
         obs = self._obs(n)
         if "pixels" in obs:
             obs["frames"] = obs.pop("pixels").repeat(1, stack, 1, 1)
-        return self.module.explore(TensorDict(obs, batch_size=[n])).cpu()
+        return self.module.explore(TensorDict(obs, batch_size=[n]), self.steps * n).cpu()
 
     def update(self, updates):
         """A round's updates."""
@@ -78,8 +77,8 @@ class Learner:
         obs = {name: self._rng.normal(size=(n, d)) for name, d in (("state", 25), ("goal", 3))}
         obs = {name: torch.from_numpy(values.astype(np.float32)) for name, values in obs.items()}
         obs["desired_goal"] = obs.pop("goal")
-        if sees_pixels(self.cfg):
-            shape = (n, *row_spec(self.cfg, LAYOUT).pixels_shape)
+        if typed(self.cfg).obs.sees_pixels:
+            shape = (n, *row_spec(self.cfg, PUSH).pixels_shape)
             obs["pixels"] = torch.from_numpy(self._rng.integers(0, 256, shape, np.uint8))
         return obs
 

@@ -12,8 +12,8 @@ import torch
 from learning import learn
 from pretended import DeviceError, pretended
 
-from fetchlab.learn import captured, metrics, update
-from fetchlab.losses import sac
+from fetchlab.algos import metrics, sac, steps
+from fetchlab.algos.off_policy import OffPolicy
 
 SMALL = (
     "debug=default",
@@ -29,7 +29,7 @@ AGENTS = {
         "obs.pixels.image_size=16",
         "encoder.filters=8",
         "augment=random_shift",
-        "algo.goal_prediction.weight=1",
+        "auxiliary=[goal_prediction,next_features]",
     ),
     "state": (
         "state_push",
@@ -109,31 +109,31 @@ def noticed(fault, on_the_cpu, folder):
 
 
 def test_the_check_is_silent_without_a_fault(on_the_cpu, tmp_path):
-    assert noticed((update, "_noise", update._noise), on_the_cpu, tmp_path) == []
+    assert noticed((OffPolicy, "noise", OffPolicy.noise), on_the_cpu, tmp_path) == []
 
 
 def test_a_batch_that_is_not_copied_into_static_memory_is_noticed(on_the_cpu, tmp_path):
-    fault = (captured.CapturedUpdates, "_load", lambda self, nth, batch: batch)
+    fault = (steps.CapturedUpdates, "_load", lambda self, nth, batch: batch)
     found = noticed(fault, on_the_cpu, tmp_path)
     # The second round records a graph; the third replays it, on the second's batch.
     assert {nth for nth, _ in found[:-1]} == {2, 3}
 
 
 def test_a_generator_that_is_not_registered_is_noticed(on_the_cpu, tmp_path):
-    plain = captured.CapturedUpdates.__init__
+    plain = steps.CapturedUpdates.__init__
 
-    def without(self, function, generators, device):
-        plain(self, function, [], device)
+    def without(self, function, generators, *more):
+        plain(self, function, [], *more)
 
-    found = noticed((captured.CapturedUpdates, "__init__", without), on_the_cpu, tmp_path)
-    assert found.startswith("a generator that the graph does not know, in learn/update.py")
+    found = noticed((steps.CapturedUpdates, "__init__", without), on_the_cpu, tmp_path)
+    assert found.startswith("a generator that the graph does not know, in algos/off_policy.py")
 
 
 def test_a_value_read_within_an_update_is_noticed(on_the_cpu, tmp_path):
     plain = metrics.MetricSums.add
 
     def reading(self, values):
-        values[0].item()
+        next(iter(values.values())).item()
         plain(self, values)
 
     found = noticed((metrics.MetricSums, "add", reading), on_the_cpu, tmp_path)
@@ -141,14 +141,15 @@ def test_a_value_read_within_an_update_is_noticed(on_the_cpu, tmp_path):
 
 
 def test_a_host_tensor_among_the_devices_is_noticed(on_the_cpu, tmp_path):
-    plain = update._noise
-    fault = (update, "_noise", lambda like, rng: plain(like, rng) * torch.ones(4))
+    plain = OffPolicy.noise
+    fault = (OffPolicy, "noise", lambda self, like: plain(self, like) * torch.ones(4))
     assert noticed(fault, on_the_cpu, tmp_path).startswith("mul: tensors of host and device")
 
 
 def test_a_copy_to_the_device_within_an_update_is_noticed(on_the_cpu, tmp_path):
-    plain = update._noise
-    fault = (update, "_noise", lambda like, rng: plain(like, rng) * torch.ones(4).to(like.device))
+    plain = OffPolicy.noise
+    moved = lambda self, like: plain(self, like) * torch.ones(4).to(like.device)  # noqa: E731
+    fault = (OffPolicy, "noise", moved)
     assert noticed(fault, on_the_cpu, tmp_path).startswith("a copy to the device while a graph")
 
 
@@ -160,7 +161,7 @@ def test_a_number_of_python_in_a_graph_is_noticed(on_the_cpu, tmp_path):
         calls.append(None)
         return plain(reward, *args, **options) + 0.01 * len(calls)
 
-    fault = (update.sac, "td_target", growing)
+    fault = (sac, "td_target", growing)
     cfg, _ = on_the_cpu("state", FEW)
     with mock.patch.object(*fault):
         reference = learn(cfg, tmp_path / "cpu", torch.device("cpu"), FEW)
@@ -173,7 +174,7 @@ def test_a_number_of_python_in_a_graph_is_noticed(on_the_cpu, tmp_path):
 
 def test_a_sum_that_is_not_changed_in_place_is_noticed(on_the_cpu, tmp_path):
     def rebinding(self, values):
-        self._sums = self._sums + torch.stack([*values, self._one])
+        self._sums = self._sums + torch.stack([*values.values(), self._one])
 
     found = noticed((metrics.MetricSums, "add", rebinding), on_the_cpu, tmp_path)
     assert found == ["metrics"]

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from fetchlab import sizes
+from fetchlab.build import build_module
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
 
-LAYOUT = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+LAYOUT = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 #: 256 blocks of 5 frames of 84 x 84, and what 256 images leave for the backward pass.
 BATCH, ACTIVATIONS = 256 * 5 * 3 * 84 * 84, 256 * 450 * 84 * 84
 assert (BATCH, ACTIVATIONS) == (27_095_040, 812_851_200)
@@ -31,7 +34,7 @@ def cuda(monkeypatch):
 
 def run(compose_run, *overrides):
     cfg = compose_run("pixel_push_nodrq_gpu", "collect.workers=1", *overrides)
-    module = build_module(cfg, LAYOUT)
+    module = build_module(typed(cfg), LAYOUT)
     parameters = sum(p.numel() for p in module.parameters()) * 4
     return cfg, module, parameters
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from replay_oracle import filled
 
-from fetchlab.learn.datamodule import Round
+from fetchlab.collect.datamodule import Round
 
 STACK, BATCH = 3, 5
 

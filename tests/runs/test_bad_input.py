@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from fetchlab import config
+from fetchlab.build import build_module
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
 
 ROOT = Path(__file__).parents[2]
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +55,11 @@ PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
         ("algo.n_step=51", "algo.n_step=51: expected between 1 and task.max_episode_steps"),
         ("obs=asymmetric", "obs.critic_inputs=.*: expected pixels among them, because"),
         (
-            "routing=auxiliary algo.goal_prediction.weight=0",
-            "weight=0: expected above 0",
+            "routing=auxiliary auxiliary.goal_prediction.weight=0",
+            "weight=0: expected a positive number",
         ),
-        ("obs=state algo.goal_prediction.weight=1", "algo.goal_prediction.weight=1: expected 0"),
+        ("routing=auxiliary auxiliary=[]", r"auxiliary=\[\]: expected a loss"),
+        ("obs=state auxiliary=[goal_prediction]", "expected no loss for an agent without pixels"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
         ("algo.her_k=0", "k=0: expected"),
         ("augment=random_shift augment.pad=0", "augment.pad=0: expected at least 1"),
@@ -101,7 +105,7 @@ def test_one_line_names_value_expectation_and_remedy(compose_run, tmp_path, over
 def test_an_image_that_the_encoder_cannot_take(compose_run):
     cfg = compose_run("pixel_push_nodrq", "obs.pixels.image_size=3")
     with pytest.raises(ConfigError, match="image_size=3: expected"):
-        build_module(cfg, PUSH)
+        build_module(typed(cfg), PUSH)
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_unchanged(compose_run, tmp_path):

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
+from fetchlab.build import build_module
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 from fetchlab.run import resume, start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 #: Enough to fill the replay with finished episodes, update and evaluate; no more.
 TINY = (
     "debug=default",
@@ -65,13 +68,13 @@ def encoder_moved(cfg, run_dir):
     prefix = "agent.encoder."
     newest = max((run_dir / "checkpoints").glob("step_*"))
     trained = torch.load(newest / "checkpoint.pt", weights_only=True)["state_dict"]
-    initial = build_module(cfg, PUSH).state_dict() if "pixel" in cfg["experiment"] else {}
+    initial = build_module(typed(cfg), PUSH).state_dict() if "pixel" in cfg["experiment"] else {}
     keys = [key for key in initial if key.startswith(prefix)]
     return any(not torch.equal(initial[k], trained[k]) for k in keys) if keys else None
 
 
 def test_a_frozen_encoder_stays_what_the_seed_made_it(compose_run, tmp_path):
-    choice = ("routing=frozen", "algo.goal_prediction.weight=1")
+    choice = ("routing=frozen", "auxiliary=[goal_prediction]")
     summary = run(compose_run, "pixel_push_strict", tmp_path / "run", *choice)
     assert summary["grad_updates"] >= 2
     assert not encoder_moved(compose_run("pixel_push_strict", *TINY, *choice), tmp_path / "run")
@@ -94,7 +97,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):
     # Everything that has a state of its own, or depends on how far the run is.
     more = ("algo.her_k={from: 8, to: 1, over_env_steps: 50}", "feature_norm=running")
     more += ("augment=random_shift_shared", "algo.ensemble=3", "algo.target_subset=2")
-    more += ("algo.n_step=2", "algo.goal_prediction.weight=1", "routing=joint")
+    more += ("algo.n_step=2", "auxiliary=[goal_prediction]", "routing=joint")
     run(compose_run, "pixel_push", whole, *more)
     run(compose_run, "pixel_push", parts, "total_env_steps=28", *more)
     resume(parts, {"total_env_steps": 56}, None, force=False)

@@ -9,14 +9,16 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from fetchlab.build import fetch_spec
+from fetchlab.build import build_module, fetch_spec
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
 
 PRESETS = sorted(file.stem for file in (Path(__file__).parents[2] / "configs/obs").glob("*.yaml"))
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 #: What each entry is made of, in pieces that no other entry but ``state`` shares.
 PIECES = {
     "pixels": {"frames"},
@@ -46,7 +48,7 @@ def observation(cfg):
 def changed(obs, piece):
     """The observation with one piece replaced."""
     obs = obs.clone()
-    proprio, goal = list(PUSH.proprio_indices), list(range(3, 6))
+    proprio, goal = list(PUSH.proprio), list(range(3, 6))
     if piece == "frames":
         obs["frames"] = 255 - obs["frames"]
     elif piece == "goal":
@@ -59,7 +61,7 @@ def changed(obs, piece):
 
 def seen_pieces(cfg):
     """The pieces of an observation that the policy's action depends on."""
-    module, obs = build_module(cfg, PUSH).eval(), observation(cfg)
+    module, obs = build_module(typed(cfg), PUSH).eval(), observation(cfg)
     action = module.act(obs)
     pieces = {"proprio", "object", "rest", "goal"} | ({"frames"} & set(obs.keys()))
     return {piece for piece in pieces if not torch.equal(module.act(changed(obs, piece)), action)}
@@ -112,7 +114,7 @@ def first_convolution(module):
 @pytest.mark.parametrize(("stack", "size"), [*product((1, 8), (48, 128)), (2, 64), (3, 100)])
 def test_stacks_and_sizes_build(compose_run, stack, size):
     cfg = compose_run("pixel_push", f"obs.frame_stack={stack}", f"obs.pixels.image_size={size}")
-    module, spec = build_module(cfg, PUSH), fetch_spec(cfg)
+    module, spec = build_module(typed(cfg), PUSH), fetch_spec(cfg)
     assert spec.pixels.image_size == size
     assert first_convolution(module).in_channels == 3 * stack
     assert module.act(observation(cfg)).shape == (2, 4)
@@ -134,7 +136,9 @@ def test_the_camera_from_the_command_line(compose_run):
 
 def test_a_critic_without_pixels_cannot_train_the_encoder(compose_run):
     with pytest.raises(ConfigError, match=r"obs.critic_inputs=\['state'.*pixels among them"):
-        build_module(compose_run("pixel_push_nodrq", "obs=asymmetric", "routing=critic"), PUSH)
+        build_module(
+            typed(compose_run("pixel_push_nodrq", "obs=asymmetric", "routing=critic")), PUSH
+        )
 
 
 TINY = (

@@ -16,11 +16,11 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from fetchlab.algos.sac import SAC
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.evaluation import evaluate_run
-from fetchlab.learn.sac_module import SACModule
 from fetchlab.run import resume, start
 
 ROOT = Path(__file__).parents[2]
@@ -95,13 +95,13 @@ def test_a_run_from_before_tf32_was_a_key_resumes_and_is_evaluated(copied):
 
 
 def test_the_summary_names_the_device_that_trained(compose_run, tmp_path, monkeypatch):
-    inner = SACModule.on_fit_end
+    inner = SAC.on_fit_end
 
     def moved_elsewhere(module):
         inner(module)
         module._device = torch.device("meta")  # as Lightning moves a module back to the CPU
 
-    monkeypatch.setattr(SACModule, "on_fit_end", moved_elsewhere)
+    monkeypatch.setattr(SAC, "on_fit_end", moved_elsewhere)
     summary = start(compose_run("state_reach", *SHORT, f"run_dir={tmp_path / 'run'}"))
     assert summary["device"] == "cpu"
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary

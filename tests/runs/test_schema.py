@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
-from typing import get_type_hints
+import operator
 
 import pytest
 
 from fetchlab import config, schema
 from fetchlab.errors import ConfigError
-from fetchlab.fields import Target, members, section_of
+from fetchlab.fields import Target, kinds_of, members, section_of
 from fetchlab.run import start
-
-#: Keys that were added after the first commit, and what the code did before them.
-OLD_MEANING = {
-    "ckpt_path": None,
-    "trusted_modules": [],
-    "feature_norm": {"_target_": "torch.nn.Identity", "_partial_": True},
-    "augment.shared_draw": False,
-    "algo.her_k": 4,
-    "algo.target_subset": None,
-    "algo.actor_over": "min",
-    "algo.layer_norm": False,
-    "algo.n_step": 1,
-    "algo.goal_prediction": {
-        "weight": 0.0,
-        "hidden": 256,
-        "centre_m": [1.34, 0.75, 0.43],
-        "scale_m": 0.1,
-    },
-    "trainer.precision": "float32",
-    "trainer.tf32": True,
-    "trainer.channels_last": False,
-    "trainer.cuda_graphs": False,
-    "callbacks.disk_watch": {"every_s": 10.0, "min_free_bytes": 1},
-}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,7 +30,7 @@ def whole(compose_run):
 
 def keys(tree, prefix=""):
     """Every key of the tree, with its annotation; those of swap-ins are their constructors'."""
-    for name, kind in get_type_hints(tree, include_extras=True).items():
+    for name, kind in kinds_of(tree).items():
         yield f"{prefix}{name}", kind
         if section_of(kind) is not None:
             yield from keys(section_of(kind), f"{prefix}{name}.")
@@ -230,34 +205,23 @@ def test_a_missing_argument_of_a_swap_in_is_named(whole, key):
     assert refusal(drop(whole, key)).startswith(f"{key}=None: expected a value; the key is missing")
 
 
-def test_a_stored_configuration_gets_the_old_meaning_of_what_it_predates(whole):
-    old = copy.deepcopy(whole)
-    for key in OLD_MEANING:
-        old = drop(old, key)
-    before = json.dumps(old)
-    expected = whole
-    for key, value in OLD_MEANING.items():
-        expected = put(expected, key, value)
-    assert config.completed(old) == expected
-    assert json.dumps(old) == before
-    config.check(config.completed(old))
-    assert config.completed(whole) == whole
-    # One key alone, too; and a mapping of which a part is missing.
-    assert config.completed(drop(whole, "algo.n_step"))["algo"]["n_step"] == 1
-    part = config.completed(drop(whole, "algo.goal_prediction.weight"))
-    assert part["algo"]["goal_prediction"]["weight"] == 0.0
-
-
-@pytest.mark.parametrize("key", [key for key in KEYS if "." not in key or key.startswith("obs.")])
-def test_a_missing_key_without_an_old_meaning_is_one_line(whole, key):
-    if key in OLD_MEANING or key in ("encoder", "pooling"):
-        return
-    if section_of(KEYS[key]) is not None:
-        key = next(one for one in KEYS if one.startswith(f"{key}.") and one not in OLD_MEANING)
-    with pytest.raises(ConfigError) as caught:
-        config.completed(drop(whole, key))
-    assert str(caught.value).startswith(f"{key}=None: expected ")
-    assert "\n" not in str(caught.value)
+def test_a_checked_configuration_becomes_its_dataclasses(whole):
+    run = config.check(whole)
+    assert run == config.typed(whole)
+    assert type(run) is schema.Run
+    for key, kind in KEYS.items():
+        value = operator.attrgetter(key)(run)
+        if (section_class := section_of(kind)) is not None:
+            assert type(value) is section_class
+        else:  # swap-ins, too
+            assert value == config.lookup(whole, key)
+    assert run.obs.sees_pixels
+    assert config.typed(put(whole, "obs.pixels.camera", None)).obs.pixels.camera is None
+    assert config.typed(drop(whole, "encoder")).encoder is None
+    seen = put(whole, "obs.critic_inputs", ["state", "desired_goal"])
+    assert config.typed(seen).obs.sees_pixels
+    blind = put(seen, "obs.actor_inputs", ["state", "desired_goal"])
+    assert not config.typed(blind).obs.sees_pixels
 
 
 @pytest.mark.parametrize(

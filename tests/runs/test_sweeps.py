@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
+from fetchlab.build import build_module
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 TINY = (
     *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
     *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1"),
@@ -40,7 +43,7 @@ def test_every_run_of_a_sweep_builds_and_none_is_another(compose_run, sweep):
         experiment, *others = sorted(overrides, key=lambda text: not text.startswith("experiment="))
         cfg = compose_run(experiment.partition("=")[2], *others)
         if cfg["seed"] == 0:
-            build_module(cfg, PUSH)
+            build_module(typed(cfg), PUSH)
         configs.append(json.dumps(cfg, sort_keys=True))
     assert len(set(configs)) == len(configs) >= 2
 

@@ -7,13 +7,16 @@ import os
 import pytest
 import torch
 
+from fetchlab.build import build_module
+from fetchlab.config import typed
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
-from fetchlab.learner import build_module
-from fetchlab.networks.agent import StateLayout
 from fetchlab.run import start
 from fetchlab.sizes import evaluation_workers, learner_threads, memory_bytes
 
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_memory_counts_the_evaluations_workers_and_environments(compose_run):
         )
         for n, workers in ((1, 1), (11, 4))
     )
-    module = build_module(few, PUSH)
+    module = build_module(typed(few), PUSH)
     more = memory_bytes(many, module) - memory_bytes(few, module)
     assert more == 3 * 120_000_000 + 10 * 25_000_000
 

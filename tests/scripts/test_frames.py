@@ -8,10 +8,11 @@ import torch
 from measure.frames import Moments, look_times
 from measure.geometry import Geometry, geometry, signal, uniform_std
 
-from fetchlab.entries import DESIRED_GOAL, STATE
-from fetchlab.networks.agent import StateLayout
+from fetchlab.entries import DESIRED_GOAL, STATE, EnvSpec
 
-PUSH = StateLayout(25, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6))
+PUSH = EnvSpec(
+    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
+)
 PX = math.tan(math.radians(22.5)) / 42  # metres that a pixel of 84 shows at a distance of 1 m
 
 
@@ -38,7 +39,7 @@ def test_moments(moments):
 
 
 def test_reach_has_no_object(moments):
-    reach = StateLayout(10, tuple(range(10)), slice(0, 3))
+    reach = EnvSpec(10, 3, 4, tuple(range(10)), slice(0, 3), (-1.0, 0.0), terminates=False)
     assert moments._replace(layout=reach).object is None
 
 
@@ -87,5 +88,5 @@ def test_signal_by_hand():
     assert found["inside"] == 1.0
     # the image ends 42 pixels from its middle
     assert signal(cfg, placed((41.9, 0), (42.1, 0), (0, -42.1)), shape)["inside"] == 1 / 3
-    reach = StateLayout(10, tuple(range(10)), slice(0, 3))
+    reach = EnvSpec(10, 3, 4, tuple(range(10)), slice(0, 3), (-1.0, 0.0), terminates=False)
     assert signal(cfg, placed((8, 0))._replace(layout=reach), shape) is None

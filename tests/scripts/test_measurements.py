@@ -14,8 +14,9 @@ import pytest
 import torch
 import yaml
 
+from fetchlab.build import build_module
 from fetchlab.checkpoint.torch_io import write_payload
-from fetchlab.learner import build_module
+from fetchlab.config import typed
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -46,7 +47,7 @@ def run_dir(tmp_path_factory, pixel_push, moments):
     folder = tmp_path_factory.mktemp("runs") / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(pixel_push))
-    module = build_module(pixel_push, moments.layout)
+    module = build_module(typed(pixel_push), moments.layout)
     with torch.no_grad():
         module.agent.encoder.pooling.log_temperature.fill_(math.log(0.01))
     payload = {"state_dict": module.state_dict(), "env_steps": 4000}

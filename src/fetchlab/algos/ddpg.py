@@ -18,11 +18,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from fetchlab.algos.off_policy import OffPolicy, OptimizerMaker, critic_loss, q_range, td_target
-from fetchlab.algos.routing import Routing
-from fetchlab.fields import Above, Below, Hint, Max, Min
+from fetchlab.algos.off_policy import OffPolicy, critic_loss, td_target
+from fetchlab.fields import Hint, Max, Min
 from fetchlab.networks.actor import DeterministicActor
-from fetchlab.networks.agent import Agent, Seen, frozen_copy
+from fetchlab.networks.agent import Seen, frozen_copy
 from fetchlab.networks.critic import CriticEnsemble
 from fetchlab.schedule import Schedule
 
@@ -31,9 +30,6 @@ class DDPG(OffPolicy):
     """DDPG with a shared encoder and explicit gradient routing.
 
     Args:
-        agent, routing, explore_seed, update_seed, cuda_graphs, tau: see `OffPolicy`.
-        critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
-        actor_optimizer: ``params -> Optimizer``, for the actor.
         hidden: widths of the hidden layers of both heads.
         ensemble: critics, E; targets and the actor's loss take their minimum.
         layer_norm: in the critics.
@@ -41,9 +37,7 @@ class DDPG(OffPolicy):
         exploration_std: of the Gaussian noise on exploring actions; a number or a `Schedule`.
         random_share: of exploring actions that are uniform instead.
         action_penalty: weight of the mean squared action in the actor's loss.
-        discount: gamma.
-        q_bounds: clamp the target's Q to what the rewards can return, see `q_range`.
-        n_step: rewards summed before the target bootstraps.
+        base: what every algorithm takes, see `OffPolicy`.
 
     Raises:
         ConfigError: numbers that do not fit each other or the environment.
@@ -53,13 +47,6 @@ class DDPG(OffPolicy):
 
     def __init__(
         self,
-        agent: Agent,
-        routing: Routing,
-        explore_seed: int,
-        update_seed: int,
-        cuda_graphs: bool,
-        critic_optimizer: OptimizerMaker,
-        actor_optimizer: OptimizerMaker,
         hidden: Annotated[Sequence[int], Hint("HER's are [256, 256, 256]")],
         ensemble: Annotated[int, Min(1), Hint("DDPG uses 1, DrQ-v2 2")],
         layer_norm: bool,
@@ -67,18 +54,12 @@ class DDPG(OffPolicy):
         exploration_std: float | Mapping[str, Any],
         random_share: Annotated[float, Min(0), Max(1)],
         action_penalty: Annotated[float, Min(0)],
-        discount: Annotated[float, Above(0), Below(1)],
-        tau: Annotated[float, Above(0), Max(1)],
-        q_bounds: bool,
-        n_step: int,
+        **base: Any,
     ) -> None:
-        super().__init__(agent, routing, explore_seed, update_seed, cuda_graphs, tau)
-        self._critic_optimizer, self._actor_optimizer = critic_optimizer, actor_optimizer
+        super().__init__(**base)
+        agent, action_dim = self.agent, self.agent.env_spec.action_dim
         self._exploration_std = Schedule("algo.exploration_std", exploration_std)
         self._random_share, self._action_penalty = random_share, action_penalty
-        self._discount = discount
-        self._q_range = q_range(agent.env_spec, discount, q_bounds, n_step)
-        action_dim = agent.env_spec.action_dim
         agent.actor = DeterministicActor(agent.actor_dim, action_dim, hidden, actor_layer_norm)
         agent.critic = CriticEnsemble(agent.critic_dim, action_dim, hidden, ensemble, layer_norm)
         agent.actor_target, agent.critic_target = map(frozen_copy, (agent.actor, agent.critic))
@@ -87,7 +68,7 @@ class DDPG(OffPolicy):
         """Critic (+ encoder) first, actor second."""
         critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
         actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
-        return [self._critic_optimizer(critic), self._actor_optimizer(actor)]
+        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
@@ -144,8 +125,8 @@ class DDPG(OffPolicy):
         action = torch.tanh(agent.actor_target(agent.actor_input(next_obs.vectors, online)))
         q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
         value = q.amin(dim=0)
-        if self._q_range is not None:
-            value = value.clamp(*self._q_range)
+        if self.q_range is not None:
+            value = value.clamp(*self.q_range)
         reward, ended = after.get("reward"), after.get("terminated")
         bootstrap = after.get("discount", None)
-        return td_target(reward, ended, value, self._discount, bootstrap), features
+        return td_target(reward, ended, value, self.discount, bootstrap), features

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Protocol, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -23,6 +23,7 @@ from fetchlab.algos.routing import LossName, Routing
 from fetchlab.algos.steps import AT_ONCE, CapturedUpdates, CheckedSteps, Held, MaskedSteps
 from fetchlab.entries import PIXELS, EnvSpec
 from fetchlab.errors import NonFiniteError, require
+from fetchlab.fields import Above, Below, Hint, Max, Min
 from fetchlab.networks.agent import Agent
 
 STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
@@ -46,16 +47,23 @@ class OffPolicy(pl.LightningModule):
         update_seed: of every random draw of the updates: action noise, augmentation, and the like.
         cuda_graphs: run a round's updates as one CUDA graph, with steps masked on the device; on a
             CPU the same path without the recording.
+        critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
+        actor_optimizer: ``params -> Optimizer``, for the actor, likewise.
+        discount: gamma.
+        n_step: rewards summed before the target bootstraps.
+        q_bounds: clamp the target's Q to what the rewards can return, see `q_range`.
         tau: Polyak step of the targets.
 
     Attributes:
         metrics: of a class, names of what its `update` returns.
+        q_range: least and largest Q of a target, None without ``q_bounds``.
         period: updates after which `update` repeats what it does; 1 where all are alike.
         grad_updates: updates so far.
         nth: within `update`, its number in the run, modulo ``period``.
 
     Raises:
-        ConfigError: where the routing trains the encoder through a loss that does not see pixels.
+        ConfigError: where the routing trains the encoder through a loss that does not see pixels,
+            or Q has no bound.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
@@ -68,11 +76,19 @@ class OffPolicy(pl.LightningModule):
         explore_seed: int,
         update_seed: int,
         cuda_graphs: bool,
-        tau: float,
+        critic_optimizer: OptimizerMaker,
+        actor_optimizer: OptimizerMaker,
+        discount: Annotated[float, Above(0), Below(1), Hint("0.95 is usual")],
+        n_step: Annotated[int, Min(1)],
+        q_bounds: bool,
+        tau: Annotated[float, Above(0), Max(1), Hint("0.005 is usual")],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.agent, self.routing, self._tau = agent, routing, tau
+        self.agent, self.routing = agent, routing
+        self.critic_optimizer, self.actor_optimizer = critic_optimizer, actor_optimizer
+        self.discount, self.tau = discount, tau
+        self.q_range = q_range(agent.env_spec, discount, n_step) if q_bounds else None
         of_seeing: list[str] = []
         if agent.vision is not None:
             routing.check(agent.actor_inputs, agent.critic_inputs, len(agent.auxiliary) > 0)
@@ -199,9 +215,9 @@ class OffPolicy(pl.LightningModule):
     def average(self, *pairs: tuple[nn.Module | None, nn.Module | None]) -> None:
         """Move each target a step ``tau`` towards what it follows; statistics are copied."""
         present = [(old, new) for old, new in pairs if old is not None and new is not None]
-        targets = [p for old, _ in present for p in old.parameters()]
-        online = [p for _, new in present for p in new.parameters()]
-        torch._foreach_lerp_(targets, online, self._tau)
+        targets: list[Tensor] = [p for old, _ in present for p in old.parameters()]
+        online: list[Tensor] = [p for _, new in present for p in new.parameters()]
+        torch._foreach_lerp_(targets, online, self.tau)
         for target, followed in present:
             for copied, measured in zip(target.buffers(), followed.buffers(), strict=True):
                 copied.copy_(measured)
@@ -357,10 +373,8 @@ def _gradient_name(loss: str) -> str:
     return f"train/feature_gradient_{loss}"
 
 
-def q_range(
-    env_spec: EnvSpec, discount: float, q_bounds: bool, n_step: int
-) -> tuple[float, float] | None:
-    """Least and largest Q that rewards of this environment can return; None without ``q_bounds``.
+def q_range(env_spec: EnvSpec, discount: float, n_step: int) -> tuple[float, float]:
+    """Least and largest Q that rewards of this environment can return.
 
     A clamp of the target's Q to it (Hiraoka 2023, arXiv 2312.05787): [-1/(1-discount), 0] for the
     Fetch tasks' rewards of -1 and 0.
@@ -368,13 +382,11 @@ def q_range(
     Raises:
         ConfigError: rewards without a bound, or targets of several steps.
     """
-    if not q_bounds:
-        return None
     low, high = env_spec.reward_range
     require(
         abs(low) + abs(high) < float("inf"),
         "algo.q_bounds",
-        q_bounds,
+        True,
         f"false where rewards lie in [{low:g}, {high:g}]",
         "use algo.q_bounds=false or a task with a sparse reward",
     )

@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fetchlab.algos.off_policy import OffPolicy, OptimizerMaker, critic_loss, q_range, td_target
-from fetchlab.algos.routing import Routing
+from fetchlab.algos.off_policy import OffPolicy, critic_loss, td_target
 from fetchlab.errors import require
-from fetchlab.fields import Above, Below, Hint, Max, Min
+from fetchlab.fields import Above, Hint, Min
 from fetchlab.networks.actor import GaussianActor
-from fetchlab.networks.agent import Agent, Seen, frozen_copy
+from fetchlab.networks.agent import Seen, frozen_copy
 from fetchlab.networks.critic import CriticEnsemble
 
 _LOG_2 = math.log(2)
@@ -39,9 +38,6 @@ class SAC(OffPolicy):
     """SAC with an ensemble of critics, a shared encoder and explicit gradient routing.
 
     Args:
-        agent, routing, explore_seed, update_seed, cuda_graphs, tau: see `OffPolicy`.
-        critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
-        actor_optimizer: ``params -> Optimizer``, for the actor (+ log alpha when learned).
         hidden: widths of the hidden layers of both heads.
         ensemble: critics, E.
         target_subset: critics, drawn anew for each update, over which the target takes its minimum
@@ -51,13 +47,11 @@ class SAC(OffPolicy):
         layer_norm: in the critics (DroQ, arXiv 2110.02034, without its dropout).
         actor_layer_norm: in the actor.
         log_std_min, log_std_max: clamp of the policy's log standard deviation, nats.
-        discount: gamma.
         entropy_coefficient: alpha, fixed; or its initial value when it is learned.
         learn_entropy: learn log alpha towards the target entropy ``-action_dim``.
-        q_bounds: clamp the target's Q to what the rewards can return, see `q_range`. As its authors
-            do, it bounds Q and not the entropy bonus.
-        backup_entropy: keep the entropy term in the target; without it the bound is exact.
-        n_step: rewards summed before the target bootstraps.
+        backup_entropy: keep the entropy term in the target; without it ``q_bounds`` is exact, which
+            bounds Q and not the entropy bonus, as its authors do.
+        base: what every algorithm takes, see `OffPolicy`.
 
     Raises:
         ConfigError: numbers that do not fit each other or the environment.
@@ -73,32 +67,23 @@ class SAC(OffPolicy):
 
     def __init__(
         self,
-        agent: Agent,
-        routing: Routing,
-        explore_seed: int,
-        update_seed: int,
-        cuda_graphs: bool,
-        critic_optimizer: OptimizerMaker,
-        actor_optimizer: OptimizerMaker,
         hidden: Annotated[Sequence[int], Hint("the study's are [256, 256]")],
         ensemble: Annotated[int, Min(1), Hint("SAC uses 2")],
-        target_subset: Annotated[int | None, Min(1)],
+        target_subset: Annotated[int, Min(1)] | None,
         actor_over: Annotated[Literal["min", "mean"], Hint("SAC takes min")],
         layer_norm: bool,
         actor_layer_norm: bool,
         log_std_min: float,
         log_std_max: float,
-        discount: Annotated[float, Above(0), Below(1), Hint("0.95 is usual")],
-        tau: Annotated[float, Above(0), Max(1), Hint("0.005 is usual")],
         entropy_coefficient: Annotated[
             float, Above(0), Hint("the study used 0.05; algo.learn_entropy=true learns it")
         ],
         learn_entropy: bool,
-        q_bounds: bool,
         backup_entropy: bool,
-        n_step: int,
+        **base: Any,
     ) -> None:
-        super().__init__(agent, routing, explore_seed, update_seed, cuda_graphs, tau)
+        super().__init__(**base)
+        agent, action_dim = self.agent, self.agent.env_spec.action_dim
         require(
             target_subset is None or target_subset <= ensemble,
             "algo.target_subset",
@@ -106,11 +91,8 @@ class SAC(OffPolicy):
             f"null or from 1 to algo.ensemble={ensemble}",
             "raise algo.ensemble, or use null for all critics",
         )
-        self._critic_optimizer, self._actor_optimizer = critic_optimizer, actor_optimizer
         self._subset, self._actor_over = target_subset, actor_over
-        self._discount, self._backup_entropy = discount, backup_entropy
-        self._q_range = q_range(agent.env_spec, discount, q_bounds, n_step)
-        action_dim = agent.env_spec.action_dim
+        self._backup_entropy = backup_entropy
         agent.actor = GaussianActor(
             agent.actor_dim, action_dim, hidden, actor_layer_norm, log_std_min, log_std_max
         )
@@ -126,7 +108,7 @@ class SAC(OffPolicy):
         critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
         actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
         alpha = [{"params": [self.log_alpha]}] if self._learn_entropy else []
-        return [self._critic_optimizer(critic), self._actor_optimizer([{"params": actor}, *alpha])]
+        return [self.critic_optimizer(critic), self.actor_optimizer([{"params": actor}, *alpha])]
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
@@ -187,10 +169,10 @@ class SAC(OffPolicy):
             order = torch.rand(len(q), generator=self.rng, device=q.device).argsort()
             q = q.index_select(0, order[: self._subset])
         alpha = self.log_alpha.exp() if self._backup_entropy else None
-        value = soft_value(q, log_prob, alpha, self._q_range)
+        value = soft_value(q, log_prob, alpha, self.q_range)
         reward, ended = after.get("reward"), after.get("terminated")
         bootstrap = after.get("discount", None)
-        return td_target(reward, ended, value, self._discount, bootstrap), features
+        return td_target(reward, ended, value, self.discount, bootstrap), features
 
 
 def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

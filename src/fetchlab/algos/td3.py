@@ -14,11 +14,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from fetchlab.algos.off_policy import OffPolicy, OptimizerMaker, critic_loss, q_range, td_target
-from fetchlab.algos.routing import Routing
-from fetchlab.fields import Above, Below, Hint, Max, Min
+from fetchlab.algos.off_policy import OffPolicy, critic_loss, td_target
+from fetchlab.fields import Hint, Min
 from fetchlab.networks.actor import DeterministicActor
-from fetchlab.networks.agent import Agent, Seen, frozen_copy
+from fetchlab.networks.agent import Seen, frozen_copy
 from fetchlab.networks.critic import CriticEnsemble
 from fetchlab.schedule import Schedule
 
@@ -27,9 +26,6 @@ class TD3(OffPolicy):
     """TD3 with a shared encoder and explicit gradient routing.
 
     Args:
-        agent, routing, explore_seed, update_seed, cuda_graphs, tau: see `OffPolicy`.
-        critic_optimizer: ``params -> Optimizer``, for the critics (+ encoder under its routing).
-        actor_optimizer: ``params -> Optimizer``, for the actor.
         hidden: widths of the hidden layers of both heads.
         ensemble: critics, E; the target takes their minimum, the actor follows the first.
         layer_norm: in the critics.
@@ -38,9 +34,7 @@ class TD3(OffPolicy):
         target_noise_std: of the noise on the target's actions.
         target_noise_clip: c, its bound.
         policy_delay: d, updates of the critics for each one of the actor and the targets.
-        discount: gamma.
-        q_bounds: clamp the target's Q to what the rewards can return, see `q_range`.
-        n_step: rewards summed before the target bootstraps.
+        base: what every algorithm takes, see `OffPolicy`.
 
     Raises:
         ConfigError: numbers that do not fit each other or the environment.
@@ -51,13 +45,6 @@ class TD3(OffPolicy):
 
     def __init__(
         self,
-        agent: Agent,
-        routing: Routing,
-        explore_seed: int,
-        update_seed: int,
-        cuda_graphs: bool,
-        critic_optimizer: OptimizerMaker,
-        actor_optimizer: OptimizerMaker,
         hidden: Annotated[Sequence[int], Hint("the paper's are [256, 256]")],
         ensemble: Annotated[int, Min(1), Hint("TD3 uses 2")],
         layer_norm: bool,
@@ -66,18 +53,13 @@ class TD3(OffPolicy):
         target_noise_std: Annotated[float, Min(0), Hint("the paper used 0.2")],
         target_noise_clip: Annotated[float, Min(0), Hint("the paper used 0.5")],
         policy_delay: Annotated[int, Min(1), Hint("the paper used 2")],
-        discount: Annotated[float, Above(0), Below(1)],
-        tau: Annotated[float, Above(0), Max(1)],
-        q_bounds: bool,
-        n_step: int,
+        **base: Any,
     ) -> None:
-        super().__init__(agent, routing, explore_seed, update_seed, cuda_graphs, tau)
-        self._critic_optimizer, self._actor_optimizer = critic_optimizer, actor_optimizer
+        super().__init__(**base)
+        agent, action_dim = self.agent, self.agent.env_spec.action_dim
         self._exploration_std = Schedule("algo.exploration_std", exploration_std)
         self._noise_std, self._noise_clip = target_noise_std, target_noise_clip
-        self.period, self._discount = policy_delay, discount
-        self._q_range = q_range(agent.env_spec, discount, q_bounds, n_step)
-        action_dim = agent.env_spec.action_dim
+        self.period = policy_delay
         agent.actor = DeterministicActor(agent.actor_dim, action_dim, hidden, actor_layer_norm)
         agent.critic = CriticEnsemble(agent.critic_dim, action_dim, hidden, ensemble, layer_norm)
         agent.actor_target, agent.critic_target = map(frozen_copy, (agent.actor, agent.critic))
@@ -88,7 +70,7 @@ class TD3(OffPolicy):
         """Critic (+ encoder) first, actor second."""
         critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
         actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
-        return [self._critic_optimizer(critic), self._actor_optimizer(actor)]
+        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
@@ -154,8 +136,8 @@ class TD3(OffPolicy):
         action = (action + noise.clamp(-self._noise_clip, self._noise_clip)).clamp(-1, 1)
         q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
         value = q.amin(dim=0)
-        if self._q_range is not None:
-            value = value.clamp(*self._q_range)
+        if self.q_range is not None:
+            value = value.clamp(*self.q_range)
         reward, ended = after.get("reward"), after.get("terminated")
         bootstrap = after.get("discount", None)
-        return td_target(reward, ended, value, self._discount, bootstrap), features
+        return td_target(reward, ended, value, self.discount, bootstrap), features
