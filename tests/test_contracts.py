@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from known_specs import PUSH
 from resnet_weights import write_resnet_weights
 from tensordict import TensorDict
 
@@ -17,15 +18,11 @@ from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.algos.routing import Routing
 from fetchlab.build import build_module
 from fetchlab.config import typed
-from fetchlab.entries import EnvSpec
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 SWAP_INS = ("encoder", "pooling", "feature_norm", "augment", "relabel", "routing", "auxiliary")
-PUSH = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 
 
 def group(name):

@@ -144,14 +144,15 @@ def bench(quick: bool) -> None:
     theirs.reset(seed=0)
 
     from fetchlab.build import build_env, fetch_spec
+    from fetchlab.config import typed
     from fetchlab.envs.pool import WorkerPool
-    from fetchlab.sizes import worker_count
+    from fetchlab.preflight.sizes import worker_count
 
     workers = worker_count(None, N_ENVS)
     raw = RawPhysics(cfg, workers)
-    pool = WorkerPool(fetch_spec(cfg), N_ENVS, workers, cfg["collect"]["timeout_s"])
+    pool = WorkerPool(fetch_spec(typed(cfg)), N_ENVS, workers, cfg["collect"]["timeout_s"])
     pool.reset(list(range(N_ENVS)))
-    env = build_env(cfg, N_ENVS, workers)
+    env = build_env(typed(cfg), N_ENVS, workers)
     rng = np.random.default_rng(0)
 
     def rate(steps: Callable[[np.ndarray], float]) -> float:

@@ -181,18 +181,19 @@ class Learner:
 
 def filled_replay(folder: Path, cfg: dict[str, Any], transitions: int) -> Any:
     """A replay of random rows in finished episodes, where ``replay.device`` puts it."""
-    from fetchlab.build import seed_for, swap_in
+    from fetchlab.build import replay_size, row_spec, seed_for, swap_in
+    from fetchlab.config import typed
     from fetchlab.envs.reward import GoalReward
+    from fetchlab.preflight.sizes import replay_device
     from fetchlab.replay.replay import make_replay
-    from fetchlab.sizes import replay_device, replay_size, row_spec
 
-    layout, device = layout_of(cfg), replay_device(cfg)
+    layout, device = layout_of(cfg), replay_device(typed(cfg))
     margin = 100 * cfg["collect"]["n_envs"]
     sizes = {**cfg["replay"], "capacity": transitions, "margin_env_steps": margin}
     replay = make_replay(
         folder,
-        row=row_spec(cfg, layout),
-        size=replay_size({**cfg, "replay": sizes, "total_env_steps": transitions}),
+        row=row_spec(typed(cfg), layout),
+        size=replay_size(typed({**cfg, "replay": sizes, "total_env_steps": transitions})),
         frame_stack=cfg["obs"]["frame_stack"],
         relabel=swap_in(cfg["relabel"]),
         compute_reward=GoalReward(sparse=True, threshold_m=SUCCESS_M),

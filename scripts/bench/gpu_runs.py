@@ -87,13 +87,14 @@ def _nvidia_smi(query: str, *more: str) -> list[str]:
 def frames_rows(asked: Asked, folder: Path) -> None:
     """Frames per second of all workers, while the device is idle and while it trains."""
     from fetchlab.build import build_env
+    from fetchlab.config import typed
     from fetchlab.preflight.renderer import choose_renderer
-    from fetchlab.sizes import collecting_workers
+    from fetchlab.preflight.sizes import collecting_workers
 
     choose_renderer()
     cfg = asked.cfg()
-    n_envs, workers = cfg["collect"]["n_envs"], collecting_workers(cfg)
-    env = build_env(cfg, n_envs, workers)
+    n_envs, workers = cfg["collect"]["n_envs"], collecting_workers(typed(cfg))
+    env = build_env(typed(cfg), n_envs, workers)
     try:
         env.base_env.pool.reset(list(range(n_envs)))
         rate = partial(frames_per_s, env.base_env.pool, n_envs, 3 * asked.window_s)

@@ -40,8 +40,9 @@ class BareLoop:
         import torch
 
         from fetchlab.build import build_parts, seed_for
+        from fetchlab.config import typed
 
-        parts = build_parts(cfg, run_dir)
+        parts = build_parts(typed(cfg), run_dir)
         self.module = without_trainer(parts.module)
         self.close = parts.env.close
         self._pool = parts.env.base_env.pool

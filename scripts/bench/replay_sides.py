@@ -31,10 +31,11 @@ class OurReplay:
 
     def __init__(self, folder: Path, transitions: int) -> None:
         from fetchlab.build import build_parts
+        from fetchlab.config import typed
 
         cfg = small_cfg(transitions)
         folder.mkdir()
-        parts = build_parts(cfg, folder)
+        parts = build_parts(typed(cfg), folder)
         parts.env.close()
         self.folder, self.replay, storage = folder, parts.data.replay, parts.data.replay._storage
         self._batch_size = cfg["algo"]["batch_size"]

@@ -165,6 +165,7 @@ class Entries(dict[str, Any]):
 
 def threads_of(cfg: Mapping[str, Any]) -> int:
     """Torch threads of a run: the trainer's, or the cores that no worker uses."""
-    from fetchlab.sizes import learner_threads
+    from fetchlab.config import typed
+    from fetchlab.preflight.sizes import learner_threads
 
-    return learner_threads(cfg)
+    return learner_threads(typed(cfg))

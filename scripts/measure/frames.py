@@ -17,6 +17,7 @@ from torchrl.envs import TransformedEnv
 
 from fetchlab.build import build_env, state_layout
 from fetchlab.collect.rollout import episode_seeds
+from fetchlab.config import typed
 from fetchlab.entries import DESIRED_GOAL, STATE, EnvSpec
 from fetchlab.envs.transforms import FRAMES
 from fetchlab.preflight.renderer import choose_renderer
@@ -64,7 +65,7 @@ def collect(cfg: Mapping[str, Any], count: int) -> Moments:
     waves = math.ceil(count / n_envs)
     seeds = episode_seeds(cfg["seed"], waves * n_envs)
     rng = torch.Generator().manual_seed(cfg["seed"])
-    env = build_env(cfg, n_envs, None, render=True)
+    env = build_env(typed(cfg), n_envs, None, render=True)
     try:
         layout = state_layout(env)
         played = []

@@ -20,9 +20,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torchrl.envs import TransformedEnv
 
-from fetchlab import config
 from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.algos.routing import Routing
+from fetchlab.algos.steps import AT_ONCE
 from fetchlab.augment.none import NoAugment
 from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
@@ -33,17 +33,17 @@ from fetchlab.errors import ConfigError, require
 from fetchlab.networks.agent import Agent, Vision
 from fetchlab.networks.normalizer import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
-from fetchlab.replay.replay import make_replay
-from fetchlab.schema import Run
-from fetchlab.sizes import (
+from fetchlab.preflight.sizes import (
+    Memory,
     check_fits,
     collecting_workers,
     evaluation_workers,
     replay_device,
-    replay_size,
-    row_spec,
     worker_count,
 )
+from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
+from fetchlab.replay.replay import make_replay
+from fetchlab.schema import Pixels, Run
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
 STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")
@@ -56,26 +56,28 @@ class Parts:
     module: OffPolicy
     data: ReplayDataModule
     env: TransformedEnv
+    memory_bytes: int
 
 
-def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
+def build_parts(run: Run, run_dir: Path) -> Parts:
     """Everything that learns and collects, on the run's replay files.
 
     Raises:
         ConfigError: for the first value that cannot work.
     """
-    run = config.typed(cfg)
-    device = replay_device(cfg)
-    evaluation_workers(cfg)  # a number that cannot work is found now, not at the first evaluation
-    env = build_env(cfg, run.collect.n_envs, collecting_workers(cfg))
+    device = replay_device(run)
+    evaluation_workers(run)  # a number that cannot work is found now, not at the first evaluation
+    env = build_env(run, run.collect.n_envs, collecting_workers(run))
     try:
         spec = env_spec(env)
         module = build_module(run, spec)
-        check_fits(cfg, run_dir, spec, module)
+        row, size, memory = row_spec(run, spec), replay_size(run), Memory(run, module, AT_ONCE)
+        plan = plan_layout(row, size)
+        check_fits(run, run_dir, plan.disk_bytes(), plan.bytes_per_transition(), memory)
         replay = make_replay(
             run_dir / "replay",
-            row=row_spec(cfg, spec),
-            size=replay_size(cfg),
+            row=row,
+            size=size,
             frame_stack=run.obs.frame_stack,
             relabel=swap_in(run.relabel),
             compute_reward=env.base_env.compute_reward,
@@ -106,31 +108,49 @@ def build_parts(cfg: Mapping[str, Any], run_dir: Path) -> Parts:
     except BaseException:
         env.close()
         raise
-    return Parts(module, data, env)
+    return Parts(module, data, env, memory.total_bytes())
 
 
 def build_env(
-    cfg: Mapping[str, Any], n_envs: int, workers: int | None, render: bool | None = None
+    run: Run, n_envs: int, workers: int | None, render: bool | None = None
 ) -> TransformedEnv:
     """The batched environment, for training or evaluation."""
     return make_env(
-        fetch_spec(cfg, render),
+        fetch_spec(run, render),
         n_envs=n_envs,
         workers=worker_count(workers, n_envs),
-        frame_stack=cfg["obs"]["frame_stack"],
-        timeout_s=cfg["collect"]["timeout_s"],
+        frame_stack=run.obs.frame_stack,
+        timeout_s=run.collect.timeout_s,
     )
 
 
-def fetch_spec(cfg: Mapping[str, Any], render: bool | None = None) -> FetchSpec:
+def fetch_spec(run: Run, render: bool | None = None) -> FetchSpec:
     """What each environment simulates and renders; ``render`` overrides whether it does."""
     pixels = None
-    if config.typed(cfg).obs.sees_pixels if render is None else render:
-        image = dict(cfg["obs"]["pixels"] or {})
-        camera = image.pop("camera", None)
-        image = {"image_size": 84, "show_goal": True, "quality": "fast", **image}
-        pixels = PixelSpec(camera=None if camera is None else CameraSpec(**camera), **image)
-    return FetchSpec(cfg["task"]["env_id"], cfg["task"]["max_episode_steps"], pixels)
+    if run.obs.sees_pixels if render is None else render:
+        # A video of an agent without pixels: the usual picture.
+        image = Pixels(84, None, True, "fast") if run.obs.pixels is None else run.obs.pixels
+        camera = None if image.camera is None else CameraSpec(**vars(image.camera))
+        pixels = PixelSpec(**{**vars(image), "camera": camera})
+    return FetchSpec(run.task.env_id, run.task.max_episode_steps, pixels)
+
+
+def replay_size(run: Run) -> ReplaySize:
+    """How much this run stores: min(capacity, total_env_steps) plus the margin."""
+    return ReplaySize(
+        n_envs=run.collect.n_envs,
+        max_episode_steps=run.task.max_episode_steps,
+        capacity=run.replay.capacity,
+        total_env_steps=run.total_env_steps,
+        margin_env_steps=run.replay.margin_env_steps,
+    )
+
+
+def row_spec(run: Run, spec: EnvSpec) -> RowSpec:
+    """What one step of one environment stores."""
+    pixels = run.obs.pixels if run.obs.sees_pixels else None
+    shape = None if pixels is None else (3, pixels.image_size, pixels.image_size)
+    return RowSpec(spec.state_dim, spec.action_dim, shape)
 
 
 def env_spec(env: TransformedEnv) -> EnvSpec:

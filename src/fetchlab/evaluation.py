@@ -18,9 +18,9 @@ from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_vi
 from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
+from fetchlab.preflight.sizes import learner_threads
 from fetchlab.run import STOPS_A_RUN, stored_config
 from fetchlab.run_folder import require_run, require_writable
-from fetchlab.sizes import learner_threads
 
 RECORDED_EPISODES = 4
 FRAMES_PER_S = 25  # an env step is 0.04 s
@@ -96,12 +96,12 @@ def _play(
     cfg: Mapping[str, Any], checkpoint: Path, seeds: Sequence[int], video: bool
 ) -> tuple[Episodes, int]:
     """The episodes, and the env steps of the checkpoint that played them."""
-    numerics.apply(cfg["trainer"], learner_threads(cfg), cuda=False)
+    numerics.apply(cfg["trainer"], learner_threads(config.typed(cfg)), cuda=False)
     render = config.typed(cfg).obs.sees_pixels or video
     if render:
         choose_renderer()
     n_envs = min(len(seeds), cfg["callbacks"]["evaluation"]["n_envs"])
-    env = build_env(cfg, n_envs, None, render)
+    env = build_env(config.typed(cfg), n_envs, None, render)
     with closing(env):
         module = build_module(config.typed(cfg), env_spec(env))
         payload = load_weights(module, checkpoint)

@@ -29,10 +29,10 @@ from fetchlab.envs.pool import WorkerError
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
+from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains_on_cuda
 from fetchlab.replay.files import LAYOUT_FILE, ReplayError
 from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
 from fetchlab.run_report import announce, summarize, write_config
-from fetchlab.sizes import collecting_workers, learner_threads
 from fetchlab.trainer import Assembled, build_trainer
 
 #: What a resume may change without `force_resume`.
@@ -166,13 +166,13 @@ def _continue_command(run_dir: Path) -> str:
 
 def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What an exact resume depends on besides the checkpoint."""
-    trainer = cfg["trainer"]
-    if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
+    run = config.typed(cfg)
+    if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
-    cuda = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
-    numerics.apply(trainer, learner_threads(cfg), cuda)
-    renderer = choose_renderer().description if config.typed(cfg).obs.sees_pixels else "none"
-    process = fingerprint(collecting_workers(cfg), renderer, "cuda" if cuda else "cpu")
+    cuda = trains_on_cuda(run)
+    numerics.apply(cfg["trainer"], learner_threads(run), cuda)
+    renderer = choose_renderer().description if run.obs.sees_pixels else "none"
+    process = fingerprint(collecting_workers(run), renderer, "cuda" if cuda else "cpu")
     return {"config": dict(cfg), "fingerprint": process, "forced": []}
 
 
@@ -203,7 +203,7 @@ def _run(
     # Nothing here draws from these two, but a swap-in may; checkpoints hold their states.
     random.seed(cfg["seed"])
     np.random.seed(cfg["seed"] % 2**32)
-    parts = build_parts(cfg, run_dir)
+    parts = build_parts(config.typed(cfg), run_dir)
     try:
         if checkpoint is None and cfg["ckpt_path"] is not None:
             _load_weights(parts, Path(cfg["ckpt_path"]))

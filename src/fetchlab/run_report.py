@@ -11,7 +11,6 @@ import yaml
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.preflight.budget import format_bytes
-from fetchlab.sizes import memory_bytes
 
 
 def announce(
@@ -19,7 +18,7 @@ def announce(
 ) -> None:
     """Say what this run will use, before its first step."""
     used, replay = record["fingerprint"], parts.data.replay
-    disk, memory = format_bytes(replay.disk_bytes), format_bytes(memory_bytes(cfg, parts.module))
+    disk, memory = format_bytes(replay.disk_bytes), format_bytes(parts.memory_bytes)
     exact = used["device"] == "cpu" or cfg["trainer"]["deterministic"]
     resume = (
         "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"

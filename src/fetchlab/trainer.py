@@ -24,9 +24,10 @@ from fetchlab.callbacks.progress import EnvStepProgress
 from fetchlab.callbacks.stopping import Stopping
 from fetchlab.callbacks.throughput import RateMeter, TimeEstimate
 from fetchlab.checkpoint.torch_io import CommitCheckpointIO
+from fetchlab.config import typed
 from fetchlab.loggers.csv import RunCSVLogger
 from fetchlab.loggers.tensorboard import RunTensorBoardLogger
-from fetchlab.sizes import evaluation_workers
+from fetchlab.preflight.sizes import evaluation_workers
 
 COLUMNS = (
     "train/success_rate",
@@ -71,6 +72,7 @@ def build_trainer(
         record: written into every checkpoint, compared when it is resumed.
         resume: whether a checkpoint will be loaded.
     """
+    run = typed(cfg)
     options, evaluating = cfg["callbacks"], cfg["callbacks"]["evaluation"]
     data, module, rates = parts.data, parts.module, RateMeter()
     log_points = LogPoints(
@@ -85,7 +87,7 @@ def build_trainer(
     stopping = Stopping()
     checkpoints = Checkpoints(run_dir / "checkpoints", lambda data: evaluation.due(data), record)
     evaluation = Evaluation(
-        lambda: build_env(cfg, evaluating["n_envs"], evaluation_workers(cfg)),
+        lambda: build_env(run, evaluating["n_envs"], evaluation_workers(run)),
         evaluating["every_env_steps"],
         evaluating["episodes"],
         cfg["seed"],

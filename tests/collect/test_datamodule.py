@@ -9,6 +9,7 @@ import torch
 
 from fetchlab.algos.steps import AT_ONCE
 from fetchlab.build import build_parts
+from fetchlab.config import typed
 
 N_ENVS, EPISODE = 32, 5
 #: 8.5 updates a round, a number that floats hold exactly.
@@ -30,7 +31,7 @@ class Run:
     def __init__(self, compose_run, run_dir, learning_starts):
         starts = f"collect.learning_starts={learning_starts}"
         self.cfg = compose_run("state_reach", *SIZES, starts, f"run_dir={run_dir}")
-        self.parts = build_parts(self.cfg, run_dir)
+        self.parts = build_parts(typed(self.cfg), run_dir)
         self.data = self.parts.data
         self.data.setup("fit")
 

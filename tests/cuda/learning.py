@@ -7,12 +7,11 @@ import torch
 from known_specs import PUSH
 from tensordict import TensorDict
 
-from fetchlab.build import build_module, swap_in
+from fetchlab.build import build_module, replay_size, row_spec, swap_in
 from fetchlab.collect.datamodule import Round
 from fetchlab.config import typed
 from fetchlab.envs.reward import GoalReward
 from fetchlab.replay.replay import make_replay
-from fetchlab.sizes import replay_size, row_spec
 
 EPISODE = 5
 
@@ -34,8 +33,8 @@ class Learner:
         self.module.optimizers = lambda *_: optimizers
         self.replay = make_replay(
             folder,
-            row=row_spec(cfg, PUSH),
-            size=replay_size(cfg),
+            row=row_spec(typed(cfg), PUSH),
+            size=replay_size(typed(cfg)),
             frame_stack=cfg["obs"]["frame_stack"],
             relabel=swap_in(cfg["relabel"]),
             compute_reward=GoalReward(True, 0.05),
@@ -78,7 +77,7 @@ class Learner:
         obs = {name: torch.from_numpy(values.astype(np.float32)) for name, values in obs.items()}
         obs["desired_goal"] = obs.pop("goal")
         if typed(self.cfg).obs.sees_pixels:
-            shape = (n, *row_spec(self.cfg, PUSH).pixels_shape)
+            shape = (n, *row_spec(typed(self.cfg), PUSH).pixels_shape)
             obs["pixels"] = torch.from_numpy(self._rng.integers(0, 256, shape, np.uint8))
         return obs
 

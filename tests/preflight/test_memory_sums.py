@@ -6,16 +6,14 @@ from functools import partial
 
 import pytest
 import torch
+from known_specs import PUSH
 
-from fetchlab import sizes
-from fetchlab.build import build_module
+from fetchlab.build import build_module, replay_size, row_spec
 from fetchlab.config import typed
-from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
+from fetchlab.preflight import sizes
+from fetchlab.replay.layout import plan_layout
 
-LAYOUT = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 #: 256 blocks of 5 frames of 84 x 84, and what 256 images leave for the backward pass.
 BATCH, ACTIVATIONS = 256 * 5 * 3 * 84 * 84, 256 * 450 * 84 * 84
 assert (BATCH, ACTIVATIONS) == (27_095_040, 812_851_200)
@@ -34,9 +32,9 @@ def cuda(monkeypatch):
 
 def run(compose_run, *overrides):
     cfg = compose_run("pixel_push_nodrq_gpu", "collect.workers=1", *overrides)
-    module = build_module(typed(cfg), LAYOUT)
+    module = build_module(typed(cfg), PUSH)
     parameters = sum(p.numel() for p in module.parameters()) * 4
-    return cfg, module, parameters
+    return typed(cfg), sizes.Memory(typed(cfg), module, at_once=8), parameters
 
 
 def held_by_processes(n_envs):
@@ -49,20 +47,20 @@ def held_by_processes(n_envs):
 )
 def test_memory_holds_one_piece_of_a_rounds_batches(compose_run, n_envs, utd_ratio, updates):
     overrides = (f"collect.n_envs={n_envs}", f"algo.utd_ratio={utd_ratio}")
-    cfg, module, parameters = run(compose_run, *overrides, "trainer.cuda_graphs=false")
+    _, memory, parameters = run(compose_run, *overrides, "trainer.cuda_graphs=false")
     processes = held_by_processes(n_envs) + 5 * parameters
-    assert sizes.memory_bytes(cfg, module) == processes + updates * BATCH + ACTIVATIONS
+    assert memory.total_bytes() == processes + updates * BATCH + ACTIVATIONS
     # The path of CUDA graphs has a static copy of each batch, on a CPU too.
-    cfg, module, _ = run(compose_run, *overrides)
-    assert sizes.memory_bytes(cfg, module) == processes + 2 * updates * BATCH + ACTIVATIONS
+    _, memory, _ = run(compose_run, *overrides)
+    assert memory.total_bytes() == processes + 2 * updates * BATCH + ACTIVATIONS
 
 
 @pytest.mark.parametrize(("replay", "here"), [("cuda", 0), ("cpu", 8 * BATCH)])
 def test_memory_of_a_run_on_cuda_holds_what_is_drawn_here(compose_run, cuda, replay, here):
     cuda(80 << 30)
-    cfg, module, parameters = run(compose_run, f"replay.device={replay}")
+    _, memory, parameters = run(compose_run, f"replay.device={replay}")
     processes = held_by_processes(32) + 5 * parameters
-    assert sizes.memory_bytes(cfg, module) == processes + here
+    assert memory.total_bytes() == processes + here
 
 
 @pytest.mark.parametrize(
@@ -80,10 +78,11 @@ def test_a_device_must_hold_replay_batches_and_updates(
     compose_run, cuda, tmp_path, monkeypatch, overrides, replay, working
 ):
     monkeypatch.setattr(sizes, "check_budget", lambda *_: None)
-    cfg, module, parameters = run(compose_run, "replay.capacity=100000", *overrides)
-    plan = sizes.plan_layout(sizes.row_spec(cfg, LAYOUT), sizes.replay_size(cfg))
+    cfg, memory, parameters = run(compose_run, "replay.capacity=100000", *overrides)
+    plan = plan_layout(row_spec(cfg, PUSH), replay_size(cfg))
     needed = working + 5 * parameters + (plan.disk_bytes() if replay else 0)
-    fits = partial(sizes.check_fits, cfg, tmp_path, LAYOUT, module)
+    per_transition = plan.bytes_per_transition()
+    fits = partial(sizes.check_fits, cfg, tmp_path, plan.disk_bytes(), per_transition, memory)
     cuda(-(-needed * 10 // 9) + 10)
     fits()
     cuda(needed * 10 // 9 - 10)

@@ -7,18 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from known_specs import PUSH
 
 from fetchlab import config
 from fetchlab.build import build_module
 from fetchlab.config import typed
-from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
 from fetchlab.run import start
 
 ROOT = Path(__file__).parents[2]
-PUSH = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from known_specs import PUSH
 
 from fetchlab.build import build_module
 from fetchlab.config import typed
-from fetchlab.entries import EnvSpec
 from fetchlab.run import resume, start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
-PUSH = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 #: Enough to fill the replay with finished episodes, update and evaluate; no more.
 TINY = (
     "debug=default",

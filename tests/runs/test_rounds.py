@@ -10,6 +10,7 @@ import pytest
 from fetchlab.build import build_parts
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
+from fetchlab.config import typed
 from fetchlab.run import resume, start
 from fetchlab.trainer import build_trainer
 
@@ -38,7 +39,7 @@ def test_collect_update_checkpoint_happen_in_this_order(compose_run, tmp_path):
         "algo.utd_ratio=0.5",
     )
     events: list[str] = []
-    parts = build_parts(cfg, tmp_path / "run")
+    parts = build_parts(typed(cfg), tmp_path / "run")
     built = build_trainer(cfg, tmp_path / "run", parts, {}, resume=False)
     spy(parts.data.collector, "receive", events, lambda received: received > 0)
     spy(parts.data.collector, "send", events)

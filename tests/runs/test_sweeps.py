@@ -10,16 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from known_specs import PUSH
 
 from fetchlab.build import build_module
 from fetchlab.config import typed
-from fetchlab.entries import EnvSpec
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
-PUSH = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 TINY = (
     *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
     *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1"),

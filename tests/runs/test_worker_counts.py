@@ -6,17 +6,13 @@ import os
 
 import pytest
 import torch
+from known_specs import PUSH
 
 from fetchlab.build import build_module
 from fetchlab.config import typed
-from fetchlab.entries import EnvSpec
 from fetchlab.errors import ConfigError
+from fetchlab.preflight.sizes import Memory, evaluation_workers, learner_threads
 from fetchlab.run import start
-from fetchlab.sizes import evaluation_workers, learner_threads, memory_bytes
-
-PUSH = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def test_an_evaluation_takes_as_many_workers_as_training_where_they_fit(
 ):
     cores(6)
     cfg = compose_run("state_push", *overrides.split())
-    assert evaluation_workers(cfg) == count
+    assert evaluation_workers(typed(cfg)) == count
 
 
 @pytest.mark.parametrize(
@@ -80,8 +76,8 @@ def test_memory_counts_the_evaluations_workers_and_environments(compose_run):
         for n, workers in ((1, 1), (11, 4))
     )
     module = build_module(typed(few), PUSH)
-    more = memory_bytes(many, module) - memory_bytes(few, module)
-    assert more == 3 * 120_000_000 + 10 * 25_000_000
+    few_bytes, many_bytes = (Memory(typed(cfg), module, 8).total_bytes() for cfg in (few, many))
+    assert many_bytes - few_bytes == 3 * 120_000_000 + 10 * 25_000_000
 
 
 @pytest.mark.parametrize(
@@ -100,7 +96,8 @@ def test_threads_that_nobody_asked_for_are_the_cores_without_a_worker(
 ):
     cores(available)
     cfg = compose_run("pixel_push_nodrq", *overrides.split())
-    assert learner_threads(cfg) == threads
+    assert learner_threads(typed(cfg)) == threads
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert learner_threads(cfg) == (threads if "threads" in overrides else 1)
-    assert learner_threads({**cfg, "trainer": {**cfg["trainer"], "accelerator": "cpu"}}) == threads
+    assert learner_threads(typed(cfg)) == (threads if "threads" in overrides else 1)
+    on_cpu = compose_run("pixel_push_nodrq", *overrides.split(), "trainer.accelerator=cpu")
+    assert learner_threads(typed(on_cpu)) == threads

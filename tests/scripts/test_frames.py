@@ -5,14 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from known_specs import PUSH
 from measure.frames import Moments, look_times
 from measure.geometry import Geometry, geometry, signal, uniform_std
 
 from fetchlab.entries import DESIRED_GOAL, STATE, EnvSpec
 
-PUSH = EnvSpec(
-    25, 3, 4, (0, 1, 2, 9, 10, 20, 21, 22, 23, 24), slice(3, 6), (-1.0, 0.0), terminates=False
-)
 PX = math.tan(math.radians(22.5)) / 42  # metres that a pixel of 84 shows at a distance of 1 m
 
 

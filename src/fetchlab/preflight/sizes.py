@@ -1,0 +1,192 @@
+"""How many processes and threads a run takes, what it stores and holds, and whether that fits."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from fetchlab.errors import require
+from fetchlab.preflight.budget import (
+    COPIES_OF_PARAMETERS,
+    check_budget,
+    largest_capacity,
+    run_memory_bytes,
+)
+from fetchlab.schema import Run
+
+CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
+DEVICE_MEMORY_SHARE = 0.9  # of what is free there; the rest is for libraries and the allocator
+#: What a forward pass keeps for its backward pass, per pixel of the image: IMPALA's encoder, the
+#: largest one here; ManipulationCNN keeps 250.
+ACTIVATION_BYTES_PER_PIXEL = 450
+
+
+def worker_count(asked: int | None, n_envs: int, keep_core: bool = False) -> int:
+    """Worker processes: what was asked, or one per core and at most one per environment.
+
+    Args:
+        asked: ``collect.workers``.
+        n_envs: environments, N.
+        keep_core: leave one core to the learner. Where the learner is what a round waits for, a
+            worker that the kernel puts on its core makes every round longer by its own time.
+    """
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0))
+    return min(n_envs, max(1, cores - 1) if keep_core else cores)
+
+
+def collecting_workers(run: Run) -> int:
+    """Worker processes beside the learner: all cores render, physics alone leaves it one."""
+    keep_core = not run.obs.sees_pixels
+    return worker_count(run.collect.workers, run.collect.n_envs, keep_core)
+
+
+def evaluation_workers(run: Run) -> int:
+    """Worker processes of the evaluation: what was asked, or as in ``collect``, where that fits.
+
+    Raises:
+        ConfigError: more workers than environments.
+    """
+    key, evaluation = "callbacks.evaluation", run.callbacks.evaluation
+    n_envs, asked = evaluation.n_envs, evaluation.workers
+    require(
+        asked is None or asked <= n_envs,
+        f"{key}.workers",
+        asked,
+        f"null, or from 1 to {key}.n_envs={n_envs}",
+        "null takes as many as fit",
+    )
+    return asked or min(n_envs, worker_count(run.collect.workers, n_envs))
+
+
+def learner_threads(run: Run) -> int:
+    """Torch threads: what was asked, or the cores that no worker uses; one beside a GPU.
+
+    A thread that shares its core with a worker makes all others wait for it, in every operation.
+    """
+    if run.trainer.threads is not None:
+        return run.trainer.threads
+    if trains_on_cuda(run):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) - collecting_workers(run))
+
+
+def trains_on_cuda(run: Run) -> bool:
+    """Whether the learner is on a CUDA device."""
+    return run.trainer.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def replay_device(run: Run) -> torch.device:
+    """Where batches are drawn: ``cpu``, or ``cuda`` with all rows in the device's memory too.
+
+    Raises:
+        ConfigError: no CUDA device.
+    """
+    asked, cuda = run.replay.device, trains_on_cuda(run)
+    require(
+        asked != "cuda" or cuda,
+        "replay.device",
+        asked,
+        "cpu where no CUDA device trains",
+        "use replay.device=cpu or auto",
+    )
+    return torch.device("cuda" if cuda and asked != "cpu" else "cpu")
+
+
+def check_fits(
+    run: Run, run_dir: Path, disk_bytes: int, bytes_per_transition: float, memory: Memory
+) -> None:
+    """Refuse a run that does not fit on the disk or in memory, before anything is allocated.
+
+    Args:
+        run: what to run.
+        run_dir: its folder.
+        disk_bytes: of the whole replay, with its margin.
+        bytes_per_transition: of the replay without it.
+        memory: of this run.
+
+    Raises:
+        ConfigError: with the sum, what is free, and the largest replay that fits.
+    """
+    if trains_on_cuda(run):
+        memory.check_device(disk_bytes, bytes_per_transition)
+    present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
+    check_budget(
+        run_dir,
+        max(disk_bytes - present, 0) + CHECKPOINT_BYTES,
+        memory.total_bytes(),
+        min(run.replay.capacity, run.total_env_steps),
+        bytes_per_transition,
+    )
+
+
+class Memory:
+    """What a run holds beside its replay on the disk.
+
+    Args:
+        run: what to run.
+        module: the learner.
+        at_once: of how many updates batches are in memory together, at most.
+    """
+
+    def __init__(self, run: Run, module: torch.nn.Module, at_once: int) -> None:
+        self._run, self._parameters = run, sum(p.nbytes for p in module.parameters())
+        self._pixels = run.obs.pixels if run.obs.sees_pixels else None
+        per_round = run.algo.utd_ratio * run.collect.n_envs
+        pieces = set()
+        for updates in {math.floor(per_round), math.ceil(per_round)}:
+            pieces |= {min(updates, at_once), updates % at_once}
+        self._pieces = pieces - {0}  # updates on one batch of batches: a graph for each
+
+    def total_bytes(self) -> int:
+        """Estimate over all processes of the run; the replay is page cache, not memory."""
+        run, working = self._run, self._update_bytes()
+        if trains_on_cuda(run):  # what is left for this side: the batches that are drawn here
+            working = 0 if replay_device(run).type == "cuda" else self._batch_bytes()
+        return run_memory_bytes(
+            workers=collecting_workers(run) + evaluation_workers(run),
+            n_envs=run.collect.n_envs + run.callbacks.evaluation.n_envs,
+            pixels=run.obs.sees_pixels,
+            parameter_bytes=self._parameters,
+            working_bytes=working,
+        )
+
+    def check_device(self, replay_bytes: int, bytes_per_transition: float) -> None:
+        """Refuse updates, and a replay if it is there, that do not fit in the GPU's memory."""
+        run, mirrored = self._run, replay_device(self._run).type == "cuda"
+        free = int(DEVICE_MEMORY_SHARE * torch.cuda.mem_get_info()[0])
+        updates = self._update_bytes() + COPIES_OF_PARAMETERS * self._parameters
+        needed = updates + (replay_bytes if mirrored else 0)
+        fits = largest_capacity(needed, free, run.replay.capacity, bytes_per_transition)
+        smaller_replay = f"replay.capacity={fits}" if fits else "a smaller algo.batch_size"
+        require(
+            needed <= free,
+            "replay.device" if mirrored else "algo.batch_size",
+            "cuda" if mirrored else run.algo.batch_size,
+            f"at most {free:,} bytes on that device, this run has {needed:,} there, {updates:,} of "
+            "them for its updates",
+            f"use replay.device=cpu, or {smaller_replay}" if mirrored else "use a smaller one",
+        )
+
+    def _update_bytes(self) -> int:
+        """What updates hold beside the networks: batches, twice under a graph, and activations."""
+        run, graphs, activations = self._run, self._run.trainer.cuda_graphs, 0
+        if self._pixels is not None:
+            image = self._pixels.image_size**2
+            activations = ACTIVATION_BYTES_PER_PIXEL * image * run.algo.batch_size
+        if graphs and trains_on_cuda(run):  # each keeps the memory that it was recorded with
+            activations *= len(self._pieces)
+        return self._batch_bytes() * (2 if graphs else 1) + activations
+
+    def _batch_bytes(self) -> int:
+        """The batches that are in memory together."""
+        run, per_sample = self._run, 1_000
+        if self._pixels is not None:
+            stack = run.obs.frame_stack
+            frames = stack + 1 if run.algo.n_step == 1 else 2 * stack
+            per_sample = 3 * self._pixels.image_size**2 * frames
+        return per_sample * run.algo.batch_size * max(self._pieces, default=1)
