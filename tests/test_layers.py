@@ -14,8 +14,8 @@ PROJECT = "fetchlab"
 
 #: From the bottom up: a part may import itself and any layer below its own, nothing beside it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "patience", "fields"}),
-    frozenset({"entries", "schedule"}),
+    frozenset({"errors", "patience", "durable", "random_states", "fields"}),
+    frozenset({"entries", "schedule", "statistics"}),
     frozenset({"schema"}),
     frozenset({"envs", "networks", "replay", "augment", "preflight"}),
     frozenset({"collect", "checkpoint"}),

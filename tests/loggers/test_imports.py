@@ -14,7 +14,7 @@ for name in ("lightning", "lightning.pytorch", "lightning.pytorch.loggers",
     module.Logger = module.Callback = object
 import fetchlab.loggers.csv, fetchlab.loggers.tensorboard
 import fetchlab.callbacks.progress, fetchlab.callbacks.throughput
-import fetchlab.collect.video, fetchlab.collect.statistics
+import fetchlab.collect.video, fetchlab.statistics
 heavy = {"tensorboard", "google.protobuf", "matplotlib", "imageio", "imageio_ffmpeg", "torch"}
 print(sorted(heavy & set(sys.modules)))
 """

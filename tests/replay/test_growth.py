@@ -53,7 +53,7 @@ def test_an_extended_run_grows_the_ring_and_keeps_every_row(tmp_path, wrapped):
 def test_a_kill_while_growing_leaves_the_old_replay(tmp_path, monkeypatch):
     replay, sim = filled(tmp_path, steps=30, total_env_steps=60)
     state = saved(replay)
-    for function in ("_open_maps", "_write_layout"):
+    for function in ("_open_maps", "write_text"):
         other = open_replay(tmp_path, total_env_steps=10_000)
         with monkeypatch.context() as patch:
             patch.setattr(f"fetchlab.replay.files.{function}", _die)

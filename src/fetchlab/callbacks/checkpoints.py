@@ -8,18 +8,19 @@ checkpoints needs. The one after an evaluation replaces the one before it, whose
 
 from __future__ import annotations
 
-import random
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 
 from fetchlab.checkpoint.find import checkpoint_name
 from fetchlab.checkpoint.torch_io import write_best
+from fetchlab.random_states import global_random_states, restore_global_random_states
+
+_LOG = logging.getLogger(__name__)
 
 
 class Checkpoints(pl.Callback):
@@ -91,12 +92,17 @@ class Checkpoints(pl.Callback):
         checkpoint["env_steps"] = trainer.datamodule.env_steps
         checkpoint["wall_time_s"] = self.wall_time_s
         checkpoint["record"] = dict(self._record)
-        checkpoint["rng"] = _global_rng_state()
+        checkpoint["rng"] = global_random_states()
         checkpoint["loggers"] = [logger.state_dict() for logger in trainer.loggers]
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Restore what `on_save_checkpoint` added."""
-        _set_global_rng_state(checkpoint["rng"])
+        """Restore what `on_save_checkpoint` added; only a forced resume has another device."""
+        restore_global_random_states(checkpoint["rng"])
+        devices = [one["fingerprint"]["device"] for one in (checkpoint["record"], self._record)]
+        if len({name.split()[0] for name in devices}) > 1:  # "cpu", or "cuda" and more words
+            line = f"generators seeded anew: {devices[0]} -> {devices[1]}, whose states differ"
+            _LOG.warning("warning: %s", line)
+            self._record["forced"].append(line)
         self._logger_states = list(checkpoint["loggers"])
         self._seconds_before = float(checkpoint["wall_time_s"])
 
@@ -107,25 +113,3 @@ class Checkpoints(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._best, self._saved_at = float(state_dict["best"]), int(state_dict["saved_at"])
-
-
-def _global_rng_state() -> dict[str, Any]:
-    numpy_state: Any = np.random.get_state(legacy=True)
-    name, keys, position, has_gauss, gauss = numpy_state
-    version, internal, gauss_next = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-        "python": [version, list(internal), gauss_next],
-    }
-
-
-def _set_global_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
-    name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, internal, gauss_next = state["python"]
-    random.setstate((version, tuple(internal), gauss_next))

@@ -7,7 +7,6 @@ process that resumes, before its first step, with the same outcome.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import lightning.pytorch as pl
 from torchrl.envs import TransformedEnv
 
 from fetchlab.collect.rollout import Episodes, StoppedError, episode_seeds, rollout
-from fetchlab.collect.statistics import wilson_interval
+from fetchlab.durable import write_json
 from fetchlab.errors import require
+from fetchlab.statistics import wilson_interval
 
 
 class Evaluation(pl.Callback):
@@ -134,10 +134,3 @@ def describe(played: Episodes, env_steps: int) -> dict[str, Any]:
         "return": float(played.returns.double().mean()),
         "goal_distance_m": float(played.goal_distance_m.double().mean()),
     }
-
-
-def write_json(path: Path, value: object) -> None:
-    """Replace a small JSON file in one step, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)

@@ -25,6 +25,7 @@ from fetchlab.checkpoint.manifest import (
     Manifest,
     check_file_name,
 )
+from fetchlab.durable import fsync_directory
 from fetchlab.errors import require
 
 _WRITE_BYTES = 1 << 22
@@ -72,7 +73,7 @@ def write_checkpoint(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # gives the space back at once
             raise
-        _sync_folder(folder)
+        fsync_directory(folder)
     except OSError as error:
         raise CheckpointError(folder, _explain(folder, name, files, error)) from error
     return target
@@ -144,7 +145,7 @@ def _write_folder(path: Path, content: Mapping[str, bytes | memoryview]) -> None
             os.fsync(fd)
         finally:
             os.close(fd)
-    _sync_folder(path)
+    fsync_directory(path)
 
 
 def _entries(files: Mapping[str, bytes | memoryview]) -> dict[str, FileEntry]:
@@ -170,15 +171,7 @@ def _make_folder(folder: Path) -> None:
         if not folder.parent.exists():
             _make_folder(folder.parent)
         folder.mkdir()
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fsync_directory(folder.parent)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -12,6 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class AppendFile:
         """Make every written byte survive a power cut and return the file's size in bytes."""
         os.fsync(self._stream.fileno())
         if not self._folder_synced:
-            fsync_folder(self._path.parent)
+            fsync_directory(self._path.parent)
             self._folder_synced = True
         return os.fstat(self._stream.fileno()).st_size
 
@@ -92,15 +93,6 @@ def cut_back(path: Path, size: int) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
         os.ftruncate(descriptor, size)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the creation or removal of files in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

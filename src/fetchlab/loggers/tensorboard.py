@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers.logger import Logger
 
+from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
-from fetchlab.loggers.durable import AppendFile, checked_size, cut_back, fsync_folder
+from fetchlab.loggers.durable import AppendFile, checked_size, cut_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +129,7 @@ class RunTensorBoardLogger(Logger):
         for path in unknown:
             path.unlink()
         if unknown:
-            fsync_folder(self._folder)
+            fsync_directory(self._folder)
         self._waits_for_state = False
 
     def finalize(self, status: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fetchlab.durable import fsync_directory, write_text
 from fetchlab.replay.layout import OBSERVATION_ARRAYS, TRANSITION_ARRAYS, Layout
 
 LAYOUT_FILE = "layout.json"
@@ -53,7 +54,7 @@ class RowFiles:
         self._remove_leftovers(layout, in_use=self.existing)
         if not self.existing:
             _allocate(self.directory, layout)
-            _write_layout(path, layout)
+            write_text(path, layout.to_json())
         self._map(layout)
 
     def _map(self, layout: Layout) -> None:
@@ -103,7 +104,7 @@ class RowFiles:
                         mapped[target : target + count] = rows
             for mapped in maps.values():
                 mapped.flush()
-        _write_layout(self.directory / LAYOUT_FILE, new)
+        write_text(self.directory / LAYOUT_FILE, new.to_json())
         self._map(new)
         self._remove_leftovers(new, in_use=True)
 
@@ -151,16 +152,6 @@ def _read_layout(path: Path, asked: Layout) -> Layout:
     return found
 
 
-def _write_layout(path: Path, layout: Layout) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(layout.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _fsync_directory(path.parent)
-
-
 def _allocate(directory: Path, layout: Layout) -> None:
     needed, free = layout.disk_bytes(), shutil.disk_usage(directory).free
     remedy = "lower replay.capacity or total_env_steps, or free some space"
@@ -183,7 +174,7 @@ def _allocate(directory: Path, layout: Layout) -> None:
             f"{directory}: the replay's {needed:,} bytes of disk are refused: {reason}; {remedy}, "
             "or have that limit raised"
         ) from error
-    _fsync_directory(directory)
+    fsync_directory(directory)
 
 
 def _open_maps(directory: Path, layout: Layout) -> dict[str, np.memmap]:
@@ -210,11 +201,3 @@ def _pieces(first: int, end: int, old_rows: int, new_rows: int) -> Iterator[tupl
         count = min(int(end) - at, old_rows - old, new_rows - new)
         yield old, new, count
         at += count
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from torchrl.data import TensorDictReplayBuffer
 from torchrl.data.replay_buffers import Writer
 
 from fetchlab.entries import Relabeller
+from fetchlab.random_states import restore_generator
 from fetchlab.replay.files import ReplayError
 from fetchlab.replay.layout import ROUNDS_AHEAD, ReplaySize, RowSpec
 from fetchlab.replay.sampler import HindsightSampler
@@ -61,7 +62,7 @@ class HindsightReplay(TensorDictReplayBuffer):
 
     ``sample(n)`` gives a batch [n]: ``state, desired_goal, action, [pixels], index``, and under
     ``next`` ``state, reward, terminated`` (see `RowReader.transitions`, `HindsightSampler.sample`).
-    ``state_dict`` includes the generator's state; loading it replaces the generator.
+    ``state_dict`` includes the generator's state; see `load_state_dict`.
 
     Args:
         storage: rows, window and protection.
@@ -100,6 +101,11 @@ class HindsightReplay(TensorDictReplayBuffer):
         """`sample` of a run that has collected ``env_steps``: what a relabelling schedule reads."""
         self._sampler.env_steps = env_steps
         return self.sample(n)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from ``state_dict``; a generator on another device keeps its own state."""
+        super().load_state_dict({**state_dict, "_rng": None})
+        restore_generator(self._rng, state_dict["_rng"][0])
 
     def flush(self) -> None:
         """Make all rows durable; call before a checkpoint that refers to them is committed."""

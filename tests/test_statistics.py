@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from fetchlab.collect.statistics import wilson_interval
 from fetchlab.errors import ConfigError
+from fetchlab.statistics import wilson_interval
 
 
 def test_no_success_in_ten():

@@ -1,0 +1,32 @@
+"""Files that a reader sees whole or not at all, and that survive a power cut."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the creation, renaming or removal of files in ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Create or replace the small file ``path`` in one step, durably."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_directory(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` of plain data."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
