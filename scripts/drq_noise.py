@@ -29,7 +29,7 @@ from measure.shifts import noise, shift_all  # noqa: E402
 from measure.subjects import Subject, answer, command_line, subject  # noqa: E402
 from measure.tables import each, heading, over, percent, row, write_json  # noqa: E402
 
-from fetchlab.augment.random_shift import RandomShift  # noqa: E402
+from fetchlab.augment import RandomShift  # noqa: E402
 from fetchlab.config import shipped  # noqa: E402
 from fetchlab.networks.pooling import SpatialSoftmax  # noqa: E402
 

@@ -74,7 +74,7 @@ def _write_manifest(checkpoint: Path, names: list[str]) -> None:
 def malicious_config(bench: Bench, part: int) -> Result:
     """Row 27."""
     sentinel = bench.folder / "sentinel"
-    keep = "fetchlab.augment.none.NoAugment"
+    keep = "fetchlab.augment.NoAugment"
     texts = {
         "os.system": (keep, "os.system"),
         "torch.load": (keep, "torch.load"),

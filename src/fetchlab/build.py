@@ -23,7 +23,7 @@ from torchrl.envs import TransformedEnv
 from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.algos.routing import Routing
 from fetchlab.algos.steps import AT_ONCE
-from fetchlab.augment.none import NoAugment
+from fetchlab.augment import NoAugment
 from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
 from fetchlab.entries import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE, EnvSpec
@@ -31,7 +31,7 @@ from fetchlab.envs.batched import make_env
 from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
 from fetchlab.errors import ConfigError, require
 from fetchlab.networks.agent import Agent, Vision
-from fetchlab.networks.normalizer import VectorNormalizer
+from fetchlab.networks.norms import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.preflight.sizes import (
     Memory,

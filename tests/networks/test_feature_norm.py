@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fetchlab.errors import ConfigError
-from fetchlab.networks.feature_norm import RunningNorm
+from fetchlab.networks.norms import RunningNorm
 
 
 def norm(dim=1, momentum=0.01, std_floor=1e-3):
@@ -122,7 +122,6 @@ def test_features_are_float32_under_autocast():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": 0}, "dim=0"),
         ({"momentum": 0.0}, r"feature_norm\.momentum=0\.0"),
         ({"momentum": 1.5}, r"feature_norm\.momentum=1\.5"),
         ({"std_floor": 0.0}, r"feature_norm\.std_floor=0\.0"),

@@ -9,7 +9,7 @@ from measure.shifts import Shifted, noise, shift_all
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from fetchlab.augment.random_shift import RandomShift
+from fetchlab.augment import RandomShift
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.networks.pooling import SpatialSoftmax
 

@@ -25,7 +25,7 @@ from fetchlab.entries import (
     EnvSpec,
     check_inputs,
 )
-from fetchlab.networks.normalizer import VectorNormalizer
+from fetchlab.networks.norms import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -15,15 +15,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fetchlab.errors import require
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class SpatialSoftmax(nn.Module):
@@ -49,23 +45,12 @@ class SpatialSoftmax(nn.Module):
     def __init__(self, in_shape: tuple[int, int, int], temperature: float) -> None:
         super().__init__()
         filters, height, width = in_shape
-        require(
-            min(height, width) >= 2,
-            "in_shape",
-            in_shape,
-            "maps of 2x2 or more",
-            "use a larger image or an encoder with smaller strides",
-        )
-        require(
-            0 < temperature < math.inf,
-            "pooling.temperature",
-            temperature,
-            "a positive number",
-            "use 1.0 for the plain softmax",
-        )
-        y, x = torch.meshgrid(
-            torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
-        )
+        fits, remedy = min(height, width) >= 2, "use a larger image or smaller strides"
+        require(fits, "in_shape", in_shape, "maps of 2x2 or more", remedy)
+        fits, remedy = 0 < temperature < math.inf, "use 1.0 for the plain softmax"
+        require(fits, "pooling.temperature", temperature, "a positive number", remedy)
+        sides = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
+        y, x = torch.meshgrid(*sides, indexing="ij")
         # Derived from the shape, so not in the state dict.
         self.register_buffer("grid", torch.stack((x.flatten(), y.flatten()), 1), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -90,14 +75,13 @@ class FlattenLinear(nn.Module):
         out_dim: ``features``.
 
     Raises:
-        ConfigError: a size is not positive.
+        ConfigError: ``features`` is not positive.
     """
 
     out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int], features: int) -> None:
         super().__init__()
-        require(min(in_shape) >= 1, "in_shape", in_shape, "positive sizes", "check the encoder")
         require(features >= 1, "pooling.features", features, "at least 1", "the study's is 50")
         self.linear = nn.Linear(math.prod(in_shape), features)
         self.out_dim = features
@@ -118,14 +102,13 @@ class FlattenNormTanh(nn.Module):
         out_dim: ``features``.
 
     Raises:
-        ConfigError: a size is too small.
+        ConfigError: ``features`` is too small.
     """
 
     out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int], features: int) -> None:
         super().__init__()
-        require(min(in_shape) >= 1, "in_shape", in_shape, "positive sizes", "check the encoder")
         require(features >= 2, "pooling.features", features, "at least 2", "the paper's is 50")
         self.linear = nn.Linear(math.prod(in_shape), features)
         self.norm = nn.LayerNorm(features)
@@ -147,16 +130,12 @@ class GlobalAverage(nn.Module):
 
     Attributes:
         out_dim: ``F``.
-
-    Raises:
-        ConfigError: a size is not positive.
     """
 
     out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        require(min(in_shape) >= 1, "in_shape", in_shape, "positive sizes", "check the encoder")
         self.out_dim = in_shape[0]
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -10,15 +10,10 @@ both share it, as in SAC-AE and the first DrQ. The heads keep their own initiali
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import nn
+from torch import Tensor, nn
 
 from fetchlab.errors import require
-from fetchlab.networks.encoders.geometry import Layer, check_image
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fetchlab.networks.encoders.geometry import Layer, check_image, convolutions
 
 _LAYERS = tuple(Layer(kernel=3, stride=stride, padding=0) for stride in (2, 1, 1, 1))
 _CENTRE = 0.5
@@ -42,13 +37,7 @@ class DrQv2CNN(nn.Sequential):
     def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
         require(filters >= 1, "encoder.filters", filters, "at least 1", "the paper's is 32")
         side = check_image(in_channels, image_size, _LAYERS)
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for kernel, stride, padding in _LAYERS:
-            layers += [_orthogonal(nn.Conv2d(channels, filters, kernel, stride, padding))]
-            layers += [nn.ReLU(inplace=True)]
-            channels = filters
-        super().__init__(*layers)
+        super().__init__(*convolutions(in_channels, [filters] * 4, _LAYERS, _orthogonal))
         self.out_shape = (filters, side, side)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -56,9 +45,9 @@ class DrQv2CNN(nn.Sequential):
         return super().forward(pixels - _CENTRE)
 
 
-def _orthogonal(conv: nn.Conv2d) -> nn.Conv2d:
+def _orthogonal(n_in: int, n_out: int, *layer: int) -> nn.Conv2d:
     """Rows of the (filters, channels x 9) matrix orthogonal, or its columns; biases zero."""
+    conv = nn.Conv2d(n_in, n_out, *layer)  # type: ignore[arg-type]
     nn.init.orthogonal_(conv.weight, gain=nn.init.calculate_gain("relu"))
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv

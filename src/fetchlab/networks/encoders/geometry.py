@@ -1,14 +1,16 @@
-"""Sides of feature maps: what a stack of square layers leaves of a square image.
+"""What every stack of square layers asks at construction: sides of maps, and its convolutions.
 
-Every encoder asks here at construction, so that an image too small for it is refused with the
-smallest size that would do, before anything is simulated.
+An image too small for an encoder is refused with the smallest size that would do, before anything
+is simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import NamedTuple
+
+from torch import nn
 
 from fetchlab.errors import require
 
@@ -24,14 +26,9 @@ class Layer(NamedTuple):
 
 
 def output_side(side: int, layers: Sequence[Layer]) -> int:
-    """Side of the last map: ``floor((n + 2 padding - kernel) / stride) + 1`` layer by layer.
+    """Side of the last map, ``floor((n + 2 padding - kernel) / stride) + 1`` layer by layer.
 
-    Args:
-        side: of the image, pixels.
-        layers: in order.
-
-    Returns:
-        the side, or 0 where a kernel no longer fits.
+    It is 0 where a kernel no longer fits.
     """
     for kernel, stride, padding in layers:
         side = max((side + 2 * padding - kernel) // stride + 1, 0)
@@ -60,3 +57,17 @@ def check_image(in_channels: int, image_size: int, layers: Sequence[Layer]) -> i
         f"use at least {least} pixels; the study's is 84",
     )
     return side
+
+
+def convolutions(
+    in_channels: int,
+    filters: Sequence[int],
+    layers: Sequence[Layer],
+    conv: Callable[..., nn.Conv2d] = nn.Conv2d,
+) -> list[nn.Module]:
+    """A convolution of each layer, of so many filters, and a ReLU after each."""
+    stack: list[nn.Module] = []
+    for n_in, n_out, layer in zip((in_channels, *filters), filters, layers, strict=False):
+        # A ReLU's gradient needs only its own output.
+        stack += [conv(n_in, n_out, *layer), nn.ReLU(inplace=True)]
+    return stack

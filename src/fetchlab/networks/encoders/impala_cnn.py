@@ -11,18 +11,13 @@ on all sides, so that the maps stay centred. Their sides are the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from fetchlab.errors import require
 from fetchlab.networks.encoders.geometry import Layer, check_image
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
 
 _CONV = Layer(kernel=3, stride=1, padding=1)
 _POOL = Layer(kernel=3, stride=2, padding=1)
@@ -59,10 +54,6 @@ class ImpalaCNN(nn.Sequential):
             layers += [_ResidualBlock(n_out) for _ in range(_BLOCKS)]
         super().__init__(*layers, nn.ReLU(inplace=True))
         self.out_shape = (depths[-1], side, side)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, depths[-1], h, w) >= 0."""
-        return super().forward(pixels)
 
 
 class _ResidualBlock(nn.Sequential):

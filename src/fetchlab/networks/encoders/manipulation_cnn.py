@@ -9,15 +9,10 @@ centred on the image, and with a last stride of 2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from fetchlab.errors import require
-from fetchlab.networks.encoders.geometry import Layer, check_image
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fetchlab.networks.encoders.geometry import Layer, check_image, convolutions
 
 _LAYERS = tuple(Layer(kernel=3, stride=stride, padding=1) for stride in (2, 1, 1, 2))
 
@@ -40,15 +35,5 @@ class ManipulationCNN(nn.Sequential):
     def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
         require(filters >= 1, "encoder.filters", filters, "at least 1", "the study's is 32")
         side = check_image(in_channels, image_size, _LAYERS)
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for kernel, stride, padding in _LAYERS:
-            layers += [nn.Conv2d(channels, filters, kernel, stride, padding)]
-            layers += [nn.ReLU(inplace=True)]  # a ReLU's gradient needs only its own output
-            channels = filters
-        super().__init__(*layers)
+        super().__init__(*convolutions(in_channels, [filters] * 4, _LAYERS))
         self.out_shape = (filters, side, side)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, filters, h, w) >= 0."""
-        return super().forward(pixels)

@@ -8,17 +8,12 @@ here the layer after the convolutions is the pooling's choice.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import nn
 
 from fetchlab.errors import require
-from fetchlab.networks.encoders.geometry import Layer, check_image
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
+from fetchlab.networks.encoders.geometry import Layer, check_image, convolutions
 
 _LAYERS = (
     Layer(kernel=8, stride=4, padding=0),
@@ -51,13 +46,5 @@ class NatureCNN(nn.Sequential):
             "the paper's are [32, 64, 64]",
         )
         side = check_image(in_channels, image_size, _LAYERS)
-        layers: list[nn.Module] = []
-        widths = (in_channels, *filters)
-        for n_in, n_out, (kernel, stride, padding) in zip(widths, filters, _LAYERS, strict=False):
-            layers += [nn.Conv2d(n_in, n_out, kernel, stride, padding), nn.ReLU(inplace=True)]
-        super().__init__(*layers)
+        super().__init__(*convolutions(in_channels, filters, _LAYERS))
         self.out_shape = (filters[-1], side, side)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode ``pixels`` (B, C, H, W) float in [0, 1] as maps (B, filters[2], h, w) >= 0."""
-        return super().forward(pixels)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fetchlab.augment.intensity import Intensity
+from fetchlab.augment import Intensity
 from fetchlab.errors import ConfigError
 
 

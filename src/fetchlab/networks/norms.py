@@ -1,24 +1,27 @@
-"""Standardise the vector inputs: positions vary by 0.1 m, velocities by 0.014 m/s.
+"""Normalisation by running statistics: of the vector inputs, and of the encoder's features.
 
-Statistics are float64 moments merged batch by batch (Chan, Golub & LeVeque 1983, "Algorithms for
-Computing the Sample Variance"), so large offsets cancel nothing. They are buffers: a checkpoint
-carries them, and an evaluation sees what training saw.
+Inputs: positions vary by 0.1 m, velocities by 0.014 m/s, around large offsets (`VectorNormalizer`).
+
+Features: the study found that normalisation made its losses look better and the success no higher;
+``feature_norm=none``, ``layer_norm`` or ``running`` asks again. The first two are torch's own
+modules (LayerNorm, Ba et al. 2016, arXiv 1607.06450: each vector by its own mean and deviation);
+the third, each feature by its mean and deviation over the batches of training, is `RunningNorm`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fetchlab.errors import require
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Mode = Literal["none", "fixed", "running"]
+_MOMENTS = ("count", "mean", "m2")
+_APPLIED = ("shift", "scale", "limit")
 
 
 class VectorNormalizer(nn.Module):
@@ -30,41 +33,26 @@ class VectorNormalizer(nn.Module):
     What `forward` reads is float32 buffers, changed in place and without a branch on them, so a
     captured CUDA graph follows an update.
 
+    Statistics are float64 moments merged batch by batch (Chan, Golub & LeVeque 1983, "Algorithms
+    for Computing the Sample Variance"), so large offsets cancel nothing. They are buffers: a
+    checkpoint carries them, and an evaluation sees what training saw.
+
     Args:
         names_dims: size of each vector by its entry's name, e.g. ``{"proprio": 10}``.
         mode: ``none``, ``fixed`` or ``running``.
         std_floor: least standard deviation divided by, in the input's unit, > 0.
         clip: bound on the standardised value, in standard deviations, > 0.
-
-    Raises:
-        ConfigError: an unknown mode, or a size, floor or clip that is not positive.
     """
 
     _frozen: Tensor
 
     def __init__(
-        self, names_dims: dict[str, int], mode: Mode, std_floor: float, clip: float
+        self, names_dims: Mapping[str, int], mode: Mode, std_floor: float, clip: float
     ) -> None:
         super().__init__()
-        modes = get_args(Mode)
-        require(mode in modes, "obs.normalize", mode, f"one of {modes}", "choose one of them")
-        require(
-            std_floor > 0, "obs.normalize_std_floor", std_floor, "a positive number", "e.g. 1e-3"
-        )
-        require(
-            clip > 0, "obs.normalize_clip", clip, "a positive number", "e.g. 5 standard deviations"
-        )
-        require(
-            min(names_dims.values(), default=1) >= 1,
-            "names_dims",
-            names_dims,
-            "positive sizes",
-            "list only entries that the task has",
-        )
         self.mode = mode
         self.names = tuple(names_dims)
-        self._std_floor = std_floor
-        self._clip = clip
+        self._std_floor, self._clip = std_floor, clip
         if mode == "none":
             return
         self.register_buffer("_frozen", torch.tensor(False))
@@ -130,15 +118,11 @@ class VectorNormalizer(nn.Module):
         """
         if self.mode != "fixed" or self.frozen:
             return
+        remedy = "raise collect.learning_starts, or use obs.normalize=none or running"
         for name in self.names:
             count = int(getattr(self, f"{name}_count"))
-            require(
-                count >= 1,
-                f"rows of {name!r} before learning starts",
-                count,
-                "at least 1",
-                "raise collect.learning_starts, or use obs.normalize=none or running",
-            )
+            rows = f"rows of {name!r} before learning starts"
+            require(count >= 1, rows, count, "at least 1", remedy)
             self._use(name)
         self._frozen.fill_(True)
         self._frozen_here = True
@@ -156,5 +140,66 @@ class VectorNormalizer(nn.Module):
         limit.fill_(self._clip)
 
 
-_MOMENTS = ("count", "mean", "m2")
-_APPLIED = ("shift", "scale", "limit")
+class RunningNorm(nn.Module):
+    """``(x - mean) / max(std, std_floor)`` of each feature; the identity before the first batch.
+
+    Not batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167): the same stored statistics are
+    applied in training, acting and targets, so a feature does not depend on the batch it came in,
+    and no gradient runs through them.
+
+    The n-th batch of mean m and variance v moves the statistics at rate r = max(1 / n, momentum):
+    ``var <- (1 - r) (var + r (m - mean)^2) + r v`` and ``mean <- mean + r (m - mean)``. So they are
+    those of all samples while n <= 1 / momentum, and forget old encoders exponentially after it
+    (Finch 2009, "Incremental calculation of weighted mean and variance").
+
+    Only a forward pass in training mode with gradients enabled adds its batch: the pass that a loss
+    sees, once an update, and neither acting nor targets. The statistics are buffers, so a
+    checkpoint carries them; a Polyak average of parameters does not: copy them to a target network.
+
+    Args:
+        dim: size D of the feature vector.
+        momentum: least rate of the statistics, in (0, 1].
+        std_floor: least standard deviation divided by, > 0; bounds how much noise is amplified.
+
+    Attributes:
+        count: () float32, batches seen.
+        mean: (D,) float32.
+        var: (D,) float32, of the population, not of a sample.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    count: Tensor
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, dim: int, momentum: float, std_floor: float) -> None:
+        super().__init__()
+        key, remedy = "feature_norm", "e.g. 0.01"
+        require(0 < momentum <= 1, f"{key}.momentum", momentum, "a number in (0, 1]", remedy)
+        require(std_floor > 0, f"{key}.std_floor", std_floor, "a positive number", remedy)
+        self._momentum, self._std_floor = momentum, std_floor
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("var", torch.ones(dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise ``features`` (B, D) float to (B, D) float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            if self.training and torch.is_grad_enabled():
+                self._follow(features.detach())
+            # A new tensor, not a buffer: a second pass before the backward may change those.
+            scale = self.var.sqrt().clamp(min=self._std_floor).reciprocal()
+            return (features - self.mean) * scale
+
+    @torch.no_grad()
+    def _follow(self, batch: Tensor) -> None:
+        """Add one batch (B, D), in place and without a branch on the statistics (CUDA graphs)."""
+        self.count += 1
+        rate = self.count.reciprocal().clamp(min=self._momentum)
+        var, mean = torch.var_mean(batch, dim=0, correction=0)
+        delta = mean - self.mean
+        self.var.copy_((1 - rate) * (self.var + rate * delta.square()) + rate * var)
+        self.mean += rate * delta

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fetchlab.augment.none import NoAugment
-from fetchlab.augment.random_shift import RandomShift
+from fetchlab.augment import NoAugment, RandomShift
 from fetchlab.errors import ConfigError
 
 

@@ -1,1 +1,0 @@
-"""Image augmentations, one file each."""
