@@ -14,7 +14,6 @@ from known_specs import PUSH
 from tensordict import TensorDict
 from torch import nn
 
-<<<<<<< HEAD:tests/algos/small_sac.py
 from fetchlab.algos.auxiliary import GoalPrediction
 from fetchlab.algos.routing import Routing
 from fetchlab.algos.sac import SAC
@@ -23,16 +22,6 @@ from fetchlab.augment import NoAugment
 from fetchlab.networks.agent import Agent, Vision
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.norms import VectorNormalizer
-=======
-from fetchlab.augment import NoAugment
-from fetchlab.learn.sac_module import SACModule
-from fetchlab.learn.settings import SACSettings, Seeds
-from fetchlab.learn.steps import CheckedSteps
-from fetchlab.networks.agent import Agent, AgentSizes, StateLayout, Vision
-from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
-from fetchlab.networks.goal_head import GoalPredictionHead
-from fetchlab.networks.norms import VectorNormalizer
->>>>>>> 31d6a02 (Keep the augmentations and the norms in one file each; encoders share their convolutions):tests/learn/small_sac.py
 from fetchlab.networks.pixel_encoder import PixelEncoder
 from fetchlab.networks.pooling import SpatialSoftmax
 

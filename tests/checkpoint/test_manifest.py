@@ -98,10 +98,10 @@ def test_flipped_bit_in_every_byte_of_the_manifest(folder):
 def test_missing_files(folder):
     newest = folder / "step_000000200"
     forge(newest, files={"c": FileEntry(1, "0" * 64)})  # listed, and not there
-    assert_refused(folder, "missing: c")
+    assert_refused(folder, "c is missing")
     (newest / "b").unlink()
     forge(newest, files={"b": FileEntry(1, "0" * 64)})
-    assert_refused(folder, "missing: b")
+    assert_refused(folder, "b is missing")
     (newest / "manifest.json").unlink()
     assert_refused(folder, "manifest.json is missing")
     shutil.rmtree(newest)

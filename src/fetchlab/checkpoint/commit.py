@@ -62,9 +62,13 @@ def write_checkpoint(
     try:
         _make_folder(folder)
         clean(folder)
-        manifest = Manifest(env_steps, next_serial(folder), _entries(files))
+        entries = {
+            file_name: FileEntry(memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
+            for file_name, data in files.items()
+        }
+        manifest = Manifest(env_steps, next_serial(folder), entries)
         content = {**files, MANIFEST: manifest.encode()}  # the manifest is written last
-        _check_space(folder, content)
+        _check_space(folder, _bytes(content))
         temporary = folder / f"{TEMPORARY}{name}"
         try:
             _write_folder(temporary, content)
@@ -75,7 +79,7 @@ def write_checkpoint(
             raise
         fsync_directory(folder)
     except OSError as error:
-        raise CheckpointError(folder, _explain(folder, name, files, error)) from error
+        raise CheckpointError(folder, _explain(folder, name, _bytes(files), error)) from error
     return target
 
 
@@ -95,13 +99,12 @@ def prune(folder: Path, kind: str, keep: int) -> list[Path]:
     """
     least = 2 if kind == "step" else 1
     require(keep >= least, "keep", keep, f"at least {least}", "keep more checkpoints")
-    kept: set[int] = set()
-    outdated = []
-    for path, manifest in survey(folder, kind, limit=None).valid:  # newest first
-        if manifest.env_steps in kept or len(kept) == keep:
-            outdated.append(path)
-        else:
-            kept.add(manifest.env_steps)
+    newest: dict[int, Path] = {}
+    valid = survey(folder, kind, limit=None).valid  # newest first
+    for path, manifest in valid:
+        newest.setdefault(manifest.env_steps, path)
+    kept = list(newest.values())[:keep]
+    outdated = [path for path, _ in valid if path not in kept]
     for path in outdated:
         remove(path)
     return outdated
@@ -148,13 +151,6 @@ def _write_folder(path: Path, content: Mapping[str, bytes | memoryview]) -> None
     fsync_directory(path)
 
 
-def _entries(files: Mapping[str, bytes | memoryview]) -> dict[str, FileEntry]:
-    return {
-        name: FileEntry(memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
-        for name, data in files.items()
-    }
-
-
 def _unused(folder: Path, name: str) -> Path:
     target, suffix = folder / name, 0
     while os.path.lexists(target):
@@ -176,19 +172,21 @@ def _make_folder(folder: Path) -> None:
 
 def _free_bytes(folder: Path) -> int:
     try:
-        disk = os.statvfs(folder)
+        return shutil.disk_usage(folder).free
     except OSError:
         return 0
-    return disk.f_bavail * disk.f_frsize
 
 
-def _check_space(folder: Path, content: Mapping[str, bytes | memoryview]) -> None:
-    if sum(memoryview(data).nbytes for data in content.values()) > _free_bytes(folder):
+def _bytes(files: Mapping[str, bytes | memoryview]) -> int:
+    return sum(memoryview(data).nbytes for data in files.values())
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    if needed > _free_bytes(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _explain(folder: Path, name: str, files: Mapping[str, bytes | memoryview], e: OSError) -> str:
-    needed = sum(memoryview(data).nbytes for data in files.values())
+def _explain(folder: Path, name: str, needed: int, e: OSError) -> str:
     where = f" ({e.filename})" if e.filename else ""
     remedy = _REMEDIES.get(e.errno or 0, "free space or make the folder writable")
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,10 @@ from fetchlab.checkpoint.manifest import (
 
 _LOG = logging.getLogger(__name__)
 
-#: ``step``: everything needed to continue a run. ``best``: weights only.
-KINDS = ("step", "best")
 #: Names of what is being written or removed, until it is whole or gone.
 TEMPORARY, REMOVED = ".commit-", ".removed-"
 _SHOWN = 5
+#: ``step``: everything needed to continue a run. ``best``: weights only.
 _NAME = re.compile(r"(step|best)_[0-9]{9,18}(_[0-9]{1,9})?")
 
 
@@ -94,10 +94,12 @@ def newest_valid(folder: Path, kind: str = "step") -> Path:
     for error in found.refused:
         _LOG.warning("checkpoint refused: %s", error)
     if found.valid:
-        strange = [path.name for path in folder.iterdir() if not _is_ours(path)]
-        warn_of_strangers(folder, strange)
-        warn_of_strangers(found.valid[0].path, unlisted(found.valid[0].path))
-        return found.valid[0].path
+        ours = (TEMPORARY, REMOVED)
+        names = [path.name for path in folder.iterdir() if not kind_of(path)]
+        warn_of_strangers(folder, [name for name in names if not name.startswith(ours)])
+        newest = found.valid[0].path
+        warn_of_strangers(newest, unlisted(newest))
+        return newest
     reasons = "; ".join(f"{error.path.name} refused, {error.reason}" for error in found.refused)
     raise CheckpointError(
         folder,
@@ -114,17 +116,10 @@ def warn_of_strangers(folder: Path, names: list[str]) -> None:
         _LOG.warning("%s: ignored, not a run's own: %s%s", folder, shown, more)
 
 
-def _is_ours(path: Path) -> bool:
-    return kind_of(path) is not None or path.name.startswith((TEMPORARY, REMOVED))
-
-
 def next_serial(folder: Path) -> int:
     """One more than the largest serial of any readable manifest in ``folder``."""
-    serial = 0
-    for path in folder.iterdir():
-        if kind_of(path) is not None:
-            try:
-                serial = max(serial, read_manifest(path).serial)
-            except CheckpointError:
-                continue
-    return serial + 1
+    serials = [0]
+    for path in filter(kind_of, folder.iterdir()):
+        with suppress(CheckpointError):
+            serials.append(read_manifest(path).serial)
+    return max(serials) + 1

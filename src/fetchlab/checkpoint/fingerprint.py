@@ -7,6 +7,7 @@ resume is refused when any of them changed, unless it is forced, and then the ch
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,14 +16,8 @@ from typing import Any
 import torch
 
 _PACKAGES = (
-    "torch",
-    "numpy",
-    "mujoco",
-    "gymnasium",
-    "gymnasium-robotics",
-    "torchrl",
-    "tensordict",
-    "lightning",
+    *("torch", "numpy", "mujoco", "gymnasium", "gymnasium-robotics"),
+    *("torchrl", "tensordict", "lightning"),
 )
 _ABSENT = "(absent)"
 
@@ -102,10 +97,8 @@ def _flatten(value: Any, key: str = "") -> dict[str, Any]:
         items = enumerate(value)
     else:
         return {key: list(value) if isinstance(value, tuple) else value} if key else {}
-    flat: dict[str, Any] = {}
-    for name, item in items:
-        flat |= _flatten(item, f"{key}.{name}" if key else str(name))
-    return flat
+    paths = [(f"{key}.{name}" if key else str(name), item) for name, item in items]
+    return {leaf: one for path, item in paths for leaf, one in _flatten(item, path).items()}
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -126,12 +119,9 @@ def _versions() -> dict[str, str]:
 
 def _processor() -> str:
     """Architecture, vector instructions and vendor: what the linear algebra kernels switch on."""
-    vendor = ""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("vendor_id"):
-                vendor = line.partition(":")[2].strip()
-                break
+        found = re.search(r"^vendor_id.*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        vendor = found.group(1).strip() if found else ""
     except OSError:
         vendor = platform.processor()
     return " ".join((platform.machine(), torch.backends.cpu.get_cpu_capability(), vendor)).strip()

@@ -20,12 +20,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -105,17 +104,7 @@ def validate(path: Path) -> Manifest:
     Raises:
         CheckpointError: with the first thing that is wrong.
     """
-    with _folder(path) as folder:
-        manifest = _read_manifest(path, folder)
-        _check_complete(path, folder, manifest)
-        for name, entry in manifest.files.items():
-            with _file(path, folder, name) as fd:
-                _check_size(path, name, entry, fd)
-                digest = hashlib.sha256()
-                while chunk := os.read(fd, _CHUNK_BYTES):
-                    digest.update(chunk)
-                _check_digest(path, name, entry, digest.hexdigest())
-    return manifest
+    return read_checkpoint(path)[0]
 
 
 def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, bytes]]:
@@ -127,13 +116,15 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     contents = {}
     with _folder(path) as folder:
         manifest = _read_manifest(path, folder)
-        _check_complete(path, folder, manifest)
         for name, entry in manifest.files.items():
-            with _file(path, folder, name) as fd:
-                _check_size(path, name, entry, fd)
-                with os.fdopen(fd, "rb", closefd=False) as stream:
-                    contents[name] = stream.read()
-                _check_digest(path, name, entry, hashlib.sha256(contents[name]).hexdigest())
+            with _file(path, folder, name) as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if size != entry.size_bytes:
+                    reason = f"{name} has {size} bytes, the manifest {entry.size_bytes}"
+                    raise CheckpointError(path, reason)
+                contents[name] = stream.read()
+            if hashlib.sha256(contents[name]).hexdigest() != entry.sha256:
+                raise CheckpointError(path, f"{name} does not match its SHA-256 (damaged)")
     return manifest, contents
 
 
@@ -149,7 +140,7 @@ def unlisted(path: Path) -> list[str]:
 
 
 def _read_manifest(path: Path, folder: int) -> Manifest:
-    with _file(path, folder, MANIFEST) as fd, os.fdopen(fd, "rb", closefd=False) as stream:
+    with _file(path, folder, MANIFEST) as stream:
         raw = stream.read(_MAX_MANIFEST_BYTES + 1)
     if len(raw) > _MAX_MANIFEST_BYTES:
         raise CheckpointError(path, f"{MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes")
@@ -171,24 +162,6 @@ def _read_manifest(path: Path, folder: int) -> Manifest:
     return manifest
 
 
-def _check_complete(path: Path, folder: int, manifest: Manifest) -> None:
-    with os.scandir(folder) as entries:
-        missing = sorted(manifest.files.keys() - {entry.name for entry in entries})
-    if missing:
-        raise CheckpointError(path, f"files are missing: {', '.join(missing)}")
-
-
-def _check_size(path: Path, name: str, entry: FileEntry, fd: int) -> None:
-    size = os.fstat(fd).st_size
-    if size != entry.size_bytes:
-        raise CheckpointError(path, f"{name} has {size} bytes, the manifest {entry.size_bytes}")
-
-
-def _check_digest(path: Path, name: str, entry: FileEntry, digest: str) -> None:
-    if digest != entry.sha256:
-        raise CheckpointError(path, f"{name} does not match its SHA-256 (damaged)")
-
-
 @contextmanager
 def _folder(path: Path) -> Iterator[int]:
     """A descriptor of the checkpoint's folder, refusing links to folders."""
@@ -206,8 +179,8 @@ def _folder(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _file(path: Path, folder: int, name: str) -> Iterator[int]:
-    """A descriptor of one regular file; O_NONBLOCK so that a named pipe cannot hang the open."""
+def _file(path: Path, folder: int, name: str) -> Iterator[BinaryIO]:
+    """One regular file, open to read; O_NONBLOCK so that a named pipe cannot hang the open."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(name, flags, dir_fd=folder)
@@ -216,12 +189,10 @@ def _file(path: Path, folder: int, name: str) -> Iterator[int]:
     except OSError as error:
         reason = "is a symbolic link" if (path / name).is_symlink() else _why(error)
         raise CheckpointError(path, f"{name}: {reason}") from None
-    try:
+    with os.fdopen(fd, "rb") as stream:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise CheckpointError(path, f"{name} is not a regular file")
-        yield fd
-    finally:
-        os.close(fd)
+        yield stream
 
 
 def _why(error: OSError) -> str:

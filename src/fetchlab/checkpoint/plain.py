@@ -67,20 +67,21 @@ def _tensor(value: Tensor, key: str) -> Tensor:
 def _numpy(value: np.ndarray | np.generic, key: str) -> Any:
     if isinstance(value, np.generic):
         item = value.item()
-        # longdouble has no Python type, and gives itself.
-        return _fail(value, key) if isinstance(item, np.generic) else to_plain(item, key)
+        if isinstance(item, np.generic):  # longdouble has no Python type, and gives itself
+            raise _refused(value, key)
+        return to_plain(item, key)
     try:
         return torch.from_numpy(np.array(value, copy=True, order="C", subok=False))
     except TypeError:
-        return _fail(value, key)
+        raise _refused(value, key) from None
 
 
 def _scalar(value: Any, key: str) -> Any:
     if isinstance(value, int) and value.bit_length() > _LARGEST_INT_BITS:
         raise _refused(value, key)
     # Subclasses (numpy's float64 and str_, string enums) become the plain type.
-    base = next(kind for kind in _SCALARS if isinstance(value, kind))
-    return value if type(value) is base else base(value)
+    plain: Any = next(kind for kind in _SCALARS if isinstance(value, kind))
+    return plain(value)
 
 
 def _dict(value: dict, key: str) -> dict:
@@ -101,15 +102,8 @@ def _dict(value: dict, key: str) -> dict:
 
 
 def _hashable(name: Any) -> bool:
-    return (
-        name is None
-        or isinstance(name, _SCALARS)
-        or (isinstance(name, tuple) and all(map(_hashable, name)))
-    )
-
-
-def _fail(value: Any, key: str) -> Any:
-    raise _refused(value, key)
+    inner = name if isinstance(name, tuple) else ()
+    return name is None or (isinstance(name, (*_SCALARS, tuple)) and all(map(_hashable, inner)))
 
 
 def _refused(value: Any, key: str) -> TypeError:
