@@ -10,6 +10,7 @@ PUSH = EnvSpec(
     goal_slice=slice(3, 6),
     reward_range=(-1.0, 0.0),
     terminates=False,
+    restorable=True,
 )
 REACH = EnvSpec(
     state_dim=10,
@@ -19,4 +20,5 @@ REACH = EnvSpec(
     goal_slice=slice(0, 3),
     reward_range=(-1.0, 0.0),
     terminates=False,
+    restorable=True,
 )

@@ -26,7 +26,7 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 TOP = len(LAYERS)
 
 #: Modules that worker processes import; torch there costs seconds and hundreds of MB a worker.
-WORKERS = ("envs.fetch", "envs.rendering", "envs.worker", "envs.pool")
+WORKERS = ("envs.fetch", "envs.goal_env", "envs.rendering", "envs.worker", "envs.pool")
 HEAVY = frozenset({"torch", "torchrl", "tensordict", "lightning"})
 
 

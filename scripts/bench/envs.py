@@ -143,14 +143,14 @@ def bench(quick: bool) -> None:
     theirs = gymnasium.make_vec(cfg["task"]["env_id"], N_ENVS, vectorization_mode="async")
     theirs.reset(seed=0)
 
-    from fetchlab.build import build_env, fetch_spec
+    from fetchlab.build import build_env, task_spec
     from fetchlab.config import typed
     from fetchlab.envs.pool import WorkerPool
     from fetchlab.preflight.sizes import worker_count
 
     workers = worker_count(None, N_ENVS)
     raw = RawPhysics(cfg, workers)
-    pool = WorkerPool(fetch_spec(typed(cfg)), N_ENVS, workers, cfg["collect"]["timeout_s"])
+    pool = WorkerPool(task_spec(typed(cfg)), N_ENVS, workers, cfg["collect"]["timeout_s"])
     pool.reset(list(range(N_ENVS)))
     env = build_env(typed(cfg), N_ENVS, workers)
     rng = np.random.default_rng(0)

@@ -33,10 +33,10 @@ def close_camera() -> dict[str, Any]:
 def our_env(quality: str, camera: dict[str, Any] | None) -> Any:
     """Our environment with the goal drawn, as gymnasium draws it."""
     from fetchlab.envs.fetch import FetchEnv
-    from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
+    from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 
     spec = None if camera is None else CameraSpec(**camera)
-    return FetchEnv(FetchSpec(ENV_ID, EPISODE_STEPS, PixelSpec(SIZE, spec, True, quality)))
+    return FetchEnv(TaskSpec(ENV_ID, EPISODE_STEPS, PixelSpec(SIZE, spec, True, quality)))
 
 
 def gymnasium_env(camera: dict[str, Any] | None) -> Any:

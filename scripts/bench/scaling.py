@@ -107,11 +107,11 @@ def series(name: str, keys: Sequence[int], unit: str, measure: Callable[[int], f
 
 def frames_per_s(side: int) -> float:
     """Frames of one renderer, without physics."""
-    from fetchlab.build import fetch_spec
+    from fetchlab.build import task_spec
     from fetchlab.config import typed
     from fetchlab.envs.fetch import FetchEnv
 
-    env = FetchEnv(fetch_spec(typed(compose("pixel_push_nodrq", f"obs.pixels.image_size={side}"))))
+    env = FetchEnv(task_spec(typed(compose("pixel_push_nodrq", f"obs.pixels.image_size={side}"))))
     env.reset(seed=0)
     rate = 1000 / median_ms(env.render_frame, REPETITIONS)
     env.close()

@@ -76,16 +76,13 @@ def bare_convolutions(
 
 def layout_of(cfg: Mapping[str, Any]) -> Any:
     """Where the entries lie in the task's state, from one environment without a camera."""
-    from fetchlab.build import fetch_spec
+    from fetchlab.build import task_spec
     from fetchlab.config import typed
-    from fetchlab.entries import EnvSpec
     from fetchlab.envs.fetch import FetchEnv
 
-    env = FetchEnv(fetch_spec(typed(cfg), render=False))
+    env = FetchEnv(task_spec(typed(cfg), render=False))
     env.close()
-    goals = {"goal_dim": 3, "action_dim": 4, "goal_slice": env.goal_slice}
-    pays = {"reward_range": (-1.0, 0.0), "terminates": False}
-    return EnvSpec(env.state_dim, proprio=tuple(env.proprio_indices), **goals, **pays)
+    return env.env_spec
 
 
 def random_batch(cfg: Mapping[str, Any], n: int, state_dim: int) -> Any:

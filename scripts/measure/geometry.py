@@ -14,7 +14,7 @@ import numpy as np
 from hydra.utils import instantiate
 
 from fetchlab.envs.projection import project
-from fetchlab.envs.specs import CameraSpec
+from fetchlab.envs.spec import CameraSpec
 from measure.frames import Moments
 
 #: Pixels by which an image is enlarged to see its maps grow: a multiple of every usual stride.

@@ -49,10 +49,10 @@ def poisoned_reward(call: int) -> Patch:
         import torch
 
         from fetchlab.algos.sac import SAC
-        from fetchlab.envs.batched import BatchedFetchEnv
+        from fetchlab.envs.batched import BatchedGoalEnv
         from fetchlab.errors import NonFiniteError
 
-        reward, update = BatchedFetchEnv.compute_reward, SAC.learn
+        reward, update = BatchedGoalEnv.compute_reward, SAC.learn
         calls = iter(range(1, 1 << 30))
 
         def compute_reward(self: Any, *goals: Any) -> Any:
@@ -70,7 +70,7 @@ def poisoned_reward(call: int) -> Patch:
                 print("weights unchanged" if same else "WEIGHTS CHANGED", flush=True)
                 raise
 
-        BatchedFetchEnv.compute_reward, SAC.learn = compute_reward, checked_update
+        BatchedGoalEnv.compute_reward, SAC.learn = compute_reward, checked_update
 
     return patch
 

@@ -26,9 +26,9 @@ from fetchlab.algos.steps import AT_ONCE
 from fetchlab.augment import NoAugment
 from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
-from fetchlab.entries import ACHIEVED_GOAL, ACTION_DIM, DESIRED_GOAL, GOAL_DIM, STATE, EnvSpec
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, EnvSpec
 from fetchlab.envs.batched import make_env
-from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
+from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 from fetchlab.errors import ConfigError, require
 from fetchlab.networks.agent import Agent, Vision
 from fetchlab.networks.norms import VectorNormalizer
@@ -69,7 +69,7 @@ def build_parts(run: Run, run_dir: Path) -> Parts:
     evaluation_workers(run)  # a number that cannot work is found now, not at the first evaluation
     env = build_env(run, run.collect.n_envs, collecting_workers(run))
     try:
-        spec = env_spec(env)
+        spec = env.base_env.env_spec
         module = build_module(run, spec)
         row, size, memory = row_spec(run, spec), replay_size(run), Memory(run, module, AT_ONCE)
         plan = plan_layout(row, size)
@@ -81,7 +81,7 @@ def build_parts(run: Run, run_dir: Path) -> Parts:
             frame_stack=run.obs.frame_stack,
             relabel=swap_in(run.relabel),
             compute_reward=env.base_env.compute_reward,
-            goal_slice=spec.goal_slice,  # type: ignore[arg-type]
+            goal_slice=spec.goal_slice,
             generator=torch.Generator(device).manual_seed(seed_for(run.seed, "replay")),
             device=device,
             n_buffers=1,  # a round's batch is used up before the next one is sampled
@@ -116,7 +116,7 @@ def build_env(
 ) -> TransformedEnv:
     """The batched environment, for training or evaluation."""
     return make_env(
-        fetch_spec(run, render),
+        task_spec(run, render),
         n_envs=n_envs,
         workers=worker_count(workers, n_envs),
         frame_stack=run.obs.frame_stack,
@@ -124,7 +124,7 @@ def build_env(
     )
 
 
-def fetch_spec(run: Run, render: bool | None = None) -> FetchSpec:
+def task_spec(run: Run, render: bool | None = None) -> TaskSpec:
     """What each environment simulates and renders; ``render`` overrides whether it does."""
     pixels = None
     if run.obs.sees_pixels if render is None else render:
@@ -132,7 +132,7 @@ def fetch_spec(run: Run, render: bool | None = None) -> FetchSpec:
         image = Pixels(84, None, True, "fast") if run.obs.pixels is None else run.obs.pixels
         camera = None if image.camera is None else CameraSpec(**vars(image.camera))
         pixels = PixelSpec(**{**vars(image), "camera": camera})
-    return FetchSpec(run.task.env_id, run.task.max_episode_steps, pixels)
+    return TaskSpec(pixels=pixels, **vars(run.task))
 
 
 def replay_size(run: Run) -> ReplaySize:
@@ -151,21 +151,6 @@ def row_spec(run: Run, spec: EnvSpec) -> RowSpec:
     pixels = run.obs.pixels if run.obs.sees_pixels else None
     shape = None if pixels is None else (3, pixels.image_size, pixels.image_size)
     return RowSpec(spec.state_dim, spec.action_dim, shape)
-
-
-def env_spec(env: TransformedEnv) -> EnvSpec:
-    """What that environment yields and pays."""
-    base = env.base_env
-    lowest = -1.0 if base._reward._sparse else -float("inf")
-    return EnvSpec(
-        base.state_dim,
-        GOAL_DIM,
-        ACTION_DIM,
-        tuple(base.proprio_indices),
-        base.goal_slice,
-        (lowest, 0.0),
-        terminates=False,
-    )
 
 
 def build_module(run: Run, spec: EnvSpec) -> OffPolicy:

@@ -54,7 +54,8 @@ class EnvSpec:
         proprio: entries of ``state`` that make ``proprio``.
         goal_slice: entries of ``state`` that make ``achieved_goal``; None: it is stored beside it.
         reward_range: least and largest reward of a step; infinite where there is no bound.
-        terminates: whether an episode may end before its time limit.
+        terminates: whether reaching a goal ends the episode, so that ``terminated`` depends on it.
+        restorable: whether its state can be saved; else a resume restarts the running episodes.
     """
 
     state_dim: int
@@ -64,6 +65,7 @@ class EnvSpec:
     goal_slice: slice | None
     reward_range: tuple[float, float]
     terminates: bool
+    restorable: bool
 
     def dim(self, name: str) -> int:
         """Size of a vector entry."""

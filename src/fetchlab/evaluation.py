@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fetchlab import config
-from fetchlab.build import build_env, build_module, env_spec
+from fetchlab.build import build_env, build_module
 from fetchlab.callbacks.evaluation import describe
 from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
@@ -103,7 +103,7 @@ def _play(
     n_envs = min(len(seeds), cfg["callbacks"]["evaluation"]["n_envs"])
     env = build_env(config.typed(cfg), n_envs, None, render)
     with closing(env):
-        module = build_module(config.typed(cfg), env_spec(env))
+        module = build_module(config.typed(cfg), env.base_env.env_spec)
         payload = load_weights(module, checkpoint)
         module.eval()
         played = rollout(env, module.act, seeds, RECORDED_EPISODES if video else 0)

@@ -11,12 +11,12 @@ from torchrl.envs.utils import check_env_specs
 
 from fetchlab.envs.batched import get_env_state, make_env, set_env_state
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.specs import FetchSpec, PixelSpec
+from fetchlab.envs.spec import PixelSpec, TaskSpec
 from fetchlab.errors import ConfigError
 from fetchlab.preflight.renderer import choose_renderer
 
 N, LENGTH, STACK = 3, 5, 3
-SPEC = FetchSpec("FetchPush-v4", max_episode_steps=LENGTH, pixels=None)
+SPEC = TaskSpec("FetchPush-v4", max_episode_steps=LENGTH, pixels=None)
 PIXELS = PixelSpec(image_size=20, camera=None, show_goal=True, quality="fast")
 SEEDS = [31, 32, 33]
 
@@ -36,7 +36,7 @@ def env():
 def pixel_env():
     kept = dict(os.environ)
     choose_renderer()  # for the workers; this process does not render
-    env = build(FetchSpec("FetchReach-v4", LENGTH, PIXELS))
+    env = build(TaskSpec("FetchReach-v4", LENGTH, PIXELS))
     os.environ.clear()
     os.environ.update(kept)
     yield env
@@ -101,7 +101,7 @@ def test_steps_equal_serial_environments_across_episodes(env):
             observed[i] = e.reset() if result.truncated else result.obs
             np.testing.assert_array_equal(root["state"][i], observed[i].state)
         assert not root["done"].any() and not root["truncated"].any()
-        torch.testing.assert_close(step["proprio"], step["state"][:, env.proprio_indices])
+        torch.testing.assert_close(step["proprio"], step["state"][:, env.env_spec.proprio])
 
 
 def test_returned_tensors_outlive_the_next_step(pixel_env):
@@ -134,7 +134,7 @@ def test_one_and_two_workers_see_the_same_pixels(pixel_env):
     rows, _ = play(pixel_env, restart(pixel_env), sequence)
     kept = dict(os.environ)
     choose_renderer()
-    other = build(FetchSpec("FetchReach-v4", LENGTH, PIXELS), workers=1)
+    other = build(TaskSpec("FetchReach-v4", LENGTH, PIXELS), workers=1)
     os.environ.clear()
     os.environ.update(kept)
     try:
@@ -265,7 +265,7 @@ def test_compute_reward_is_the_tasks_own(env):
 
 
 def test_restored_runs_continue_bit_for_bit():
-    spec = FetchSpec("FetchPush-v4", max_episode_steps=50, pixels=None)
+    spec = TaskSpec("FetchPush-v4", max_episode_steps=50, pixels=None)
     source, target = build(spec, n_envs=2), build(spec, n_envs=2, workers=1)
     sequence = actions(11, 72, n=2)
     saved = {}
@@ -295,9 +295,9 @@ def test_restored_runs_continue_bit_for_bit():
 
 def test_bad_configurations_are_one_line_errors():
     with pytest.raises(ConfigError, match="env_id='FetchFly-v0'"):
-        build(FetchSpec("FetchFly-v0", 5, None))
+        build(TaskSpec("FetchFly-v0", 5, None))
     with pytest.raises(ConfigError, match="frame_stack=0"):
-        make_env(FetchSpec("FetchReach-v4", 5, PIXELS), 1, 1, frame_stack=0, timeout_s=1.0)
+        make_env(TaskSpec("FetchReach-v4", 5, PIXELS), 1, 1, frame_stack=0, timeout_s=1.0)
 
 
 @pytest.mark.parametrize("name", ["env", "pixel_env"])

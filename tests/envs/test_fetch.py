@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec, SimulationError
+from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.spec import CameraSpec, PixelSpec, SimulationError, TaskSpec
 from fetchlab.errors import ConfigError
 
 STEPS = 50
@@ -20,7 +21,7 @@ TASKS = [yaml.safe_load(file.read_text())["env_id"] for file in FILES]
 
 @pytest.fixture
 def push():
-    env = FetchEnv(FetchSpec("FetchPush-v4", STEPS, None))
+    env = FetchEnv(TaskSpec("FetchPush-v4", STEPS, None))
     yield env
     env.close()
 
@@ -39,14 +40,14 @@ def assert_same_obs(env, ours, theirs):
     np.testing.assert_array_equal(ours.state, theirs["observation"].astype(np.float32))
     np.testing.assert_array_equal(ours.achieved_goal, theirs["achieved_goal"].astype(np.float32))
     np.testing.assert_array_equal(ours.desired_goal, theirs["desired_goal"].astype(np.float32))
-    np.testing.assert_array_equal(ours.achieved_goal, ours.state[env.goal_slice])
+    np.testing.assert_array_equal(ours.achieved_goal, ours.state[env.env_spec.goal_slice])
     assert {array.dtype for array in ours[:3]} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("env_id", TASKS)
 def test_episodes_equal_gymnasium(env_id):
     reference = gymnasium.make(env_id)
-    env = FetchEnv(FetchSpec(env_id, STEPS, None))
+    env = FetchEnv(TaskSpec(env_id, STEPS, None))
     rng = np.random.default_rng(1)
     moved_m = 0.0
     for seed in (3, None, 4, None):
@@ -89,10 +90,10 @@ def test_task_files_are_gymnasiums_tasks(file):
     ],
 )
 def test_layout(env_id, dim, goal):
-    env = FetchEnv(FetchSpec(env_id, STEPS, None))
-    assert (env.state_dim, env.goal_slice) == (dim, slice(goal, goal + 3))
+    env = FetchEnv(TaskSpec(env_id, STEPS, None))
+    assert (env.env_spec.state_dim, env.env_spec.goal_slice) == (dim, slice(goal, goal + 3))
     expected = (0, 1, 2, 9, 10, 20, 21, 22, 23, 24) if dim == 25 else tuple(range(10))
-    assert env.proprio_indices == expected
+    assert env.env_spec.proprio == expected
     obs = env.reset(0)
     assert obs.state.shape == (dim,)
     assert obs.pixels is None
@@ -106,7 +107,7 @@ def test_proprioception_does_not_see_the_object(push):
     mujoco.mj_forward(push._model, push._data)
     changed = np.flatnonzero(push._reader.read() != before)
     assert {3, 4, 5, 6, 7, 8, 14, 15, 16, 17, 18, 19} <= set(changed)
-    assert not set(changed) & set(push.proprio_indices)
+    assert not set(changed) & set(push.env_spec.proprio)
 
 
 def test_observations_are_the_callers(push):
@@ -128,7 +129,7 @@ def test_reward_by_hand(push):
 
 
 def test_dense_reward_by_hand():
-    env = FetchEnv(FetchSpec("FetchPushDense-v4", STEPS, None))
+    env = FetchEnv(TaskSpec("FetchPushDense-v4", STEPS, None))
     reward = env.compute_reward(np.array([[0.3, 0, 0.4]]), np.zeros((1, 3)))
     assert reward.dtype == np.float32
     assert reward == pytest.approx([-0.5])
@@ -136,7 +137,7 @@ def test_dense_reward_by_hand():
 
 def test_dense_rewards_fall_below_minus_one():
     """So [-1/(1-discount), 0] does not bound their values, as the dense task files say."""
-    env = FetchEnv(FetchSpec("FetchReachDense-v4", STEPS, None))
+    env = FetchEnv(TaskSpec("FetchReachDense-v4", STEPS, None))
     rewards = []
     for seed in range(4):
         env.reset(seed)
@@ -146,7 +147,7 @@ def test_dense_rewards_fall_below_minus_one():
 
 @pytest.mark.parametrize("env_id", [name for name in TASKS if "Dense" in name])
 def test_the_recomputed_dense_reward_is_the_steps(env_id):
-    env = FetchEnv(FetchSpec(env_id, STEPS, None))
+    env = FetchEnv(TaskSpec(env_id, STEPS, None))
     env.reset(0)
     for _ in range(5):
         result = env.step(np.array([0.5, -0.5, 0.2, 0.0]))
@@ -156,7 +157,7 @@ def test_the_recomputed_dense_reward_is_the_steps(env_id):
 
 
 def test_episode_length_is_the_specs():
-    env = FetchEnv(FetchSpec("FetchReach-v4", 3, None))
+    env = FetchEnv(TaskSpec("FetchReach-v4", 3, None))
     for _ in range(2):
         env.reset()
         assert [env.step(np.zeros(4)).truncated for _ in range(3)] == [False, False, True]
@@ -164,9 +165,9 @@ def test_episode_length_is_the_specs():
 
 def test_unseeded_environments_differ_and_say_how_to_repeat(push):
     first = push.reset()
-    again = FetchEnv(push.spec).reset(push._seed)
+    again = FetchEnv(push.task).reset(push._seed)
     np.testing.assert_array_equal(first.state, again.state)
-    assert FetchEnv(push.spec).reset().desired_goal.tolist() != first.desired_goal.tolist()
+    assert FetchEnv(push.task).reset().desired_goal.tolist() != first.desired_goal.tolist()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -213,7 +214,7 @@ def test_silent_simulator_reset_is_found(push, field, value, warning, tmp_path, 
     with pytest.raises(RuntimeError, match="call reset first"):
         push.step(np.zeros(4))
     # a reset leaves nothing of the accident behind
-    fresh = FetchEnv(push.spec)
+    fresh = FetchEnv(push.task)
     action = np.full(4, 0.5, np.float32)
     for seed in (5, None):
         np.testing.assert_array_equal(push.reset(seed).state, fresh.reset(seed).state)
@@ -228,10 +229,10 @@ PIXELS = {"image_size": 84, "camera": None, "show_goal": True, "quality": "fast"
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: FetchEnv(FetchSpec("FetchPush-v9", 50, None)), "env_id='FetchPush-v9'.*Push-v4"),
-        (lambda: FetchEnv(FetchSpec("FetchPush-v1", 50, None)), "env_id='FetchPush-v1'.*Push-v4"),
-        (lambda: FetchEnv(FetchSpec("CartPole-v1", 50, None)), "env_id='CartPole-v1'"),
-        (lambda: FetchSpec("FetchPush-v4", 0, None), "max_episode_steps=0"),
+        (lambda: FetchEnv(TaskSpec("FetchPush-v9", 50, None)), "env_id='FetchPush-v9'.*Push-v4"),
+        (lambda: FetchEnv(TaskSpec("FetchPush-v1", 50, None)), "env_id='FetchPush-v1'.*Push-v4"),
+        (lambda: FetchEnv(TaskSpec("CartPole-v1", 50, None)), "env_id='CartPole-v1'"),
+        (lambda: TaskSpec("FetchPush-v4", 0, None), "max_episode_steps=0"),
         (lambda: PixelSpec(**PIXELS | {"image_size": 0}), "image_size=0"),
         (lambda: PixelSpec(**PIXELS | {"quality": "best"}), "quality='best'.*reference, fast"),
         (lambda: CameraSpec(**CAMERA | {"distance": 0.0}), r"camera\.distance=0\.0"),
@@ -245,7 +246,7 @@ def test_bad_specs_are_refused_in_one_line(build, message):
 
 
 def test_specs_travel():
-    spec = FetchSpec("FetchPush-v4", 50, PixelSpec(**PIXELS | {"camera": CameraSpec(**CAMERA)}))
+    spec = TaskSpec("FetchPush-v4", 50, PixelSpec(**PIXELS | {"camera": CameraSpec(**CAMERA)}))
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert hash(spec) == hash(pickle.loads(pickle.dumps(spec)))
     assert spec.pixels.camera.lookat == (0.0, 0.0, 0.0)

@@ -11,10 +11,10 @@ import pytest
 
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.pool import WorkerError, WorkerPool
-from fetchlab.envs.specs import FetchSpec
+from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import ConfigError
 
-SPEC = FetchSpec("FetchPush-v4", max_episode_steps=6, pixels=None)
+SPEC = TaskSpec("FetchPush-v4", max_episode_steps=6, pixels=None)
 FIELDS = ("state", "achieved_goal", "desired_goal", "reward", "terminated", "truncated", "success")
 FIRST = ("first_state", "first_achieved_goal", "first_desired_goal")
 SEEDS = [11, 12, 13]
@@ -221,8 +221,8 @@ SUSPENDED = """
 import os, signal
 import numpy as np
 from fetchlab.envs.pool import WorkerPool
-from fetchlab.envs.specs import FetchSpec
-pool = WorkerPool(FetchSpec("FetchReach-v4", 50, None), 2, 2, timeout_s=2.0)
+from fetchlab.envs.spec import TaskSpec
+pool = WorkerPool(TaskSpec("FetchReach-v4", 50, None), 2, 2, timeout_s=2.0)
 pool.reset([1, 2])
 os.kill(pool.pids[0], signal.SIGSTOP)
 pool.send(np.ones((2, 4), np.float32))
@@ -259,7 +259,7 @@ def test_time_in_which_the_whole_group_was_suspended_counts_for_no_time_out():
             os.killpg(process.pid, signal.SIGCONT)
             seen.append(process.stdout.readline().strip())
     assert process.returncode == 0
-    pool = WorkerPool(FetchSpec("FetchReach-v4", 50, None), 2, 2, timeout_s=60.0)
+    pool = WorkerPool(TaskSpec("FetchReach-v4", 50, None), 2, 2, timeout_s=60.0)
     pool.reset([1, 2])
     for state in seen:
         pool.send(np.ones((2, 4), np.float32))
@@ -307,9 +307,9 @@ def test_workers_die_with_a_killed_parent_and_its_script_runs_once(tmp_path):
     script.write_text(
         "import os, signal\n"
         "from fetchlab.envs.pool import WorkerPool\n"
-        "from fetchlab.envs.specs import FetchSpec\n"
+        "from fetchlab.envs.spec import TaskSpec\n"
         "open('runs', 'a').write('x')\n"
-        "pool = WorkerPool(FetchSpec('FetchReach-v4', 5, None), 2, 2, 60.0)\n"
+        "pool = WorkerPool(TaskSpec('FetchReach-v4', 5, None), 2, 2, 60.0)\n"
         "os.kill(pool.pids[0], signal.SIGSTOP)  # cannot read the end of file\n"
         "print(*pool.pids, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -332,7 +332,7 @@ def test_workers_die_with_a_killed_parent_and_its_script_runs_once(tmp_path):
 
 def test_a_worker_that_cannot_build_its_environments_says_why():
     with pytest.raises(WorkerError, match=r"building envs 0\.\.0(.|\n)*env_id='Fetch"):
-        WorkerPool(FetchSpec("FetchFly-v0", 5, None), n_envs=1, workers=1, timeout_s=60.0)
+        WorkerPool(TaskSpec("FetchFly-v0", 5, None), n_envs=1, workers=1, timeout_s=60.0)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec
+from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.projection import FOVY_DEGREES, project
+from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 
 CLOSE = CameraSpec((1.36, 0.75, 0.44), 0.65, 270.0, -35.0)
 EDGE = math.tan(math.radians(22.5))  # half the picture's height at a distance of 1 m
@@ -45,7 +46,7 @@ def test_shapes_and_points_behind_the_camera():
 
 @pytest.mark.parametrize("camera", [None, CLOSE])
 def test_the_goal_marker_is_drawn_where_its_place_projects(camera):
-    env = FetchEnv(FetchSpec("FetchPush-v4", 50, PixelSpec(252, camera, True, "fast")))
+    env = FetchEnv(TaskSpec("FetchPush-v4", 50, PixelSpec(252, camera, True, "fast")))
     measured = 0
     for seed in range(6):
         obs = env.reset(seed)
@@ -63,6 +64,6 @@ def test_the_goal_marker_is_drawn_where_its_place_projects(camera):
 
 @pytest.mark.parametrize("task", ["Push", "Reach", "Slide", "PickAndPlace"])
 def test_no_task_changes_the_field_of_view(task):
-    env = FetchEnv(FetchSpec(f"Fetch{task}-v4", 50, None))
+    env = FetchEnv(TaskSpec(f"Fetch{task}-v4", 50, None))
     assert env._model.vis.global_.fovy == FOVY_DEGREES
     env.close()

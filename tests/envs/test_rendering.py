@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from fetchlab.envs import rendering
-from fetchlab.envs.fetch import CameraSpec, FetchEnv, FetchSpec, PixelSpec
+from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 from fetchlab.errors import ConfigError
 
 SIZE = 84
@@ -29,7 +30,7 @@ INSIDE = CameraSpec((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
 
 
 def make(env_id="FetchPush-v4", *, size=SIZE, camera=None, show_goal=True, quality="fast"):
-    return FetchEnv(FetchSpec(env_id, 50, PixelSpec(size, camera, show_goal, quality)))
+    return FetchEnv(TaskSpec(env_id, 50, PixelSpec(size, camera, show_goal, quality)))
 
 
 def action(rng):

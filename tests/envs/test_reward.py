@@ -8,7 +8,7 @@ import torch
 
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.reward import GoalReward
-from fetchlab.envs.specs import FetchSpec
+from fetchlab.envs.spec import TaskSpec
 
 PAIRS = 1_000_000
 
@@ -27,7 +27,7 @@ def pairs(threshold):
 
 @pytest.mark.parametrize("env_id", ["FetchPush-v4", "FetchPushDense-v4"])
 def test_equal_to_the_environments_own_reward(env_id):
-    env = FetchEnv(FetchSpec(env_id, 50, None))
+    env = FetchEnv(TaskSpec(env_id, 50, None))
     achieved, desired = pairs(env.distance_threshold)
     own = env.compute_reward(achieved, desired)
     twin = GoalReward(env.sparse_reward, env.distance_threshold)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from fetchlab.envs.fetch import FetchEnv, FetchSpec, PixelSpec, SimulationError
+from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.spec import PixelSpec, SimulationError, TaskSpec
 
 STEPS = 50
 KS = (1, 12, 23, 37, 50, 61)
@@ -58,7 +59,7 @@ def assert_identical(ours, theirs):
 )
 def run(request):
     """One uninterrupted run: its spec, what each step returned, and a snapshot before each k."""
-    spec = FetchSpec(request.param[0], STEPS, request.param[1])
+    spec = TaskSpec(request.param[0], STEPS, request.param[1])
     env = FetchEnv(spec)
     env.reset(2)
     seen, snapshots = [], {}
@@ -82,7 +83,7 @@ def test_restore_into_a_fresh_environment(run, k):
 
 
 def test_the_frame_after_a_restore_is_the_frame():
-    spec = FetchSpec("FetchPush-v4", STEPS, PIXELS)
+    spec = TaskSpec("FetchPush-v4", STEPS, PIXELS)
     env, fresh = FetchEnv(spec), FetchEnv(spec)
     env.reset(3)
     advance(env, actions()[:17])
@@ -96,7 +97,7 @@ def test_the_frame_after_a_restore_is_the_frame():
 
 def test_a_restore_mends_an_unstable_simulation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo appends to MUJOCO_LOG.TXT where it stands
-    env = FetchEnv(FetchSpec("FetchPush-v4", STEPS, None))
+    env = FetchEnv(TaskSpec("FetchPush-v4", STEPS, None))
     env.reset(0)
     state = env.get_state()
     expected = advance(env, actions()[:60])
@@ -108,7 +109,7 @@ def test_a_restore_mends_an_unstable_simulation(tmp_path, monkeypatch):
 
 
 def test_a_state_is_plain_data(tmp_path):
-    spec = FetchSpec("FetchPush-v4", STEPS, None)
+    spec = TaskSpec("FetchPush-v4", STEPS, None)
     env = FetchEnv(spec)
     env.reset()  # unseeded: the seed is drawn by numpy and has 128 bits
     advance(env, actions()[:5])
@@ -124,7 +125,7 @@ def test_a_state_is_plain_data(tmp_path):
 
 
 def test_a_state_is_a_copy():
-    env = FetchEnv(FetchSpec("FetchPush-v4", STEPS, None))
+    env = FetchEnv(TaskSpec("FetchPush-v4", STEPS, None))
     env.reset(0)
     state = env.get_state()
     kept = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
@@ -136,10 +137,10 @@ def test_a_state_is_a_copy():
 
 
 def test_a_state_before_the_first_reset():
-    env = FetchEnv(FetchSpec("FetchReach-v4", STEPS, None))
+    env = FetchEnv(TaskSpec("FetchReach-v4", STEPS, None))
     state = env.get_state()
     first = env.reset()
-    fresh = FetchEnv(FetchSpec("FetchReach-v4", STEPS, None))
+    fresh = FetchEnv(TaskSpec("FetchReach-v4", STEPS, None))
     fresh.set_state(state)
     with pytest.raises(RuntimeError, match="call reset first"):
         fresh.step(np.zeros(4))
@@ -148,8 +149,8 @@ def test_a_state_before_the_first_reset():
 
 
 def test_another_tasks_state_is_refused():
-    push = FetchEnv(FetchSpec("FetchPush-v4", STEPS, None))
-    reach = FetchEnv(FetchSpec("FetchReach-v4", STEPS, None))
+    push = FetchEnv(TaskSpec("FetchPush-v4", STEPS, None))
+    reach = FetchEnv(TaskSpec("FetchReach-v4", STEPS, None))
     state = reach.get_state()
     with pytest.raises(ValueError, match="state of FetchReach-v4: expected one of FetchPush-v4"):
         push.set_state(state)

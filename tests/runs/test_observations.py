@@ -10,7 +10,7 @@ import torch
 from known_specs import PUSH
 from tensordict import TensorDict
 
-from fetchlab.build import build_module, fetch_spec
+from fetchlab.build import build_module, task_spec
 from fetchlab.config import typed
 from fetchlab.errors import ConfigError
 from fetchlab.run import start
@@ -111,7 +111,7 @@ def first_convolution(module):
 @pytest.mark.parametrize(("stack", "size"), [*product((1, 8), (48, 128)), (2, 64), (3, 100)])
 def test_stacks_and_sizes_build(compose_run, stack, size):
     cfg = compose_run("pixel_push", f"obs.frame_stack={stack}", f"obs.pixels.image_size={size}")
-    module, spec = build_module(typed(cfg), PUSH), fetch_spec(typed(cfg))
+    module, spec = build_module(typed(cfg), PUSH), task_spec(typed(cfg))
     assert spec.pixels.image_size == size
     assert first_convolution(module).in_channels == 3 * stack
     assert module.act(observation(cfg)).shape == (2, 4)
@@ -120,15 +120,15 @@ def test_stacks_and_sizes_build(compose_run, stack, size):
 def test_the_camera_from_the_command_line(compose_run):
     camera = "{lookat:[1,2,3],distance:0.5,azimuth:90,elevation:-45}"
     whole = compose_run("pixel_push_nodrq", f"obs.pixels.camera={camera}")
-    assert fetch_spec(typed(whole)).pixels.camera.lookat == (1.0, 2.0, 3.0)
+    assert task_spec(typed(whole)).pixels.camera.lookat == (1.0, 2.0, 3.0)
     part = compose_run("pixel_push_strict", "obs.pixels.camera.distance=0.8")
-    assert fetch_spec(typed(part)).pixels.camera.distance == 0.8
-    assert fetch_spec(typed(part)).pixels.camera.azimuth == 270.0
+    assert task_spec(typed(part)).pixels.camera.distance == 0.8
+    assert task_spec(typed(part)).pixels.camera.azimuth == 270.0
     default = compose_run("pixel_push_strict", "obs.pixels.camera=null")
-    assert fetch_spec(typed(default)).pixels.camera is None
+    assert task_spec(typed(default)).pixels.camera is None
     shown = compose_run("pixel_push_strict", "obs.pixels.show_goal=true")
-    assert fetch_spec(typed(shown)).pixels.show_goal
-    assert not fetch_spec(typed(part)).pixels.show_goal
+    assert task_spec(typed(shown)).pixels.show_goal
+    assert not task_spec(typed(part)).pixels.show_goal
 
 
 def test_a_critic_without_pixels_cannot_train_the_encoder(compose_run):

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from known_specs import PUSH
+from known_specs import PUSH, REACH
 from measure.frames import Moments, look_times
 from measure.geometry import Geometry, geometry, signal, uniform_std
 
-from fetchlab.entries import DESIRED_GOAL, STATE, EnvSpec
+from fetchlab.entries import DESIRED_GOAL, STATE
 
 PX = math.tan(math.radians(22.5)) / 42  # metres that a pixel of 84 shows at a distance of 1 m
 
@@ -37,8 +37,7 @@ def test_moments(moments):
 
 
 def test_reach_has_no_object(moments):
-    reach = EnvSpec(10, 3, 4, tuple(range(10)), slice(0, 3), (-1.0, 0.0), terminates=False)
-    assert moments._replace(layout=reach).object is None
+    assert moments._replace(layout=REACH).object is None
 
 
 @pytest.mark.parametrize(
@@ -86,5 +85,4 @@ def test_signal_by_hand():
     assert found["inside"] == 1.0
     # the image ends 42 pixels from its middle
     assert signal(cfg, placed((41.9, 0), (42.1, 0), (0, -42.1)), shape)["inside"] == 1 / 3
-    reach = EnvSpec(10, 3, 4, tuple(range(10)), slice(0, 3), (-1.0, 0.0), terminates=False)
-    assert signal(cfg, placed((8, 0))._replace(layout=reach), shape) is None
+    assert signal(cfg, placed((8, 0))._replace(layout=REACH), shape) is None

@@ -6,7 +6,6 @@ a round (wrapping each of 8 environments costs more than their physics).
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +14,11 @@ from tensordict import TensorDict
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, TransformedEnv
 
-from fetchlab.entries import (
-    ACHIEVED_GOAL,
-    ACTION_DIM,
-    DESIRED_GOAL,
-    GOAL_DIM,
-    PIXELS,
-    PROPRIO,
-    STATE,
-)
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, PROPRIO, STATE
 from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.goal_env import open_env
 from fetchlab.envs.pool import WorkerPool
-from fetchlab.envs.reward import GoalReward
+from fetchlab.envs.reward import GoalReward, OnHost
 from fetchlab.envs.transforms import StackFrames, TrackEpisodes
 
 if TYPE_CHECKING:
@@ -35,20 +27,21 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from torch import Tensor
 
-    from fetchlab.envs.specs import FetchSpec
+    from fetchlab.entries import RewardFunction
+    from fetchlab.envs.spec import TaskSpec
 
 SUCCESS = "success"
 
 _SINGLE = [1, 1, 1, 1]  # split_with_sizes costs half of Tensor.split
 
 
-class BatchedFetchEnv(EnvBase):
-    """N Fetch environments with batch size [N] on the CPU, stepped by worker processes.
+class BatchedGoalEnv(EnvBase):
+    """N environments with batch size [N] on the CPU, stepped by worker processes.
 
-    Entries: ``state`` (N, D), ``proprio`` (N, P), ``achieved_goal`` and ``desired_goal`` (N, 3)
+    Entries: ``state`` (N, D), ``proprio`` (N, P), ``achieved_goal`` and ``desired_goal`` (N, G)
     float32, ``pixels`` (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an
     episode's start), ``reward`` (N, 1) float32, ``done | terminated | truncated`` (N, 1) bool;
-    ``action`` (N, 4) float32 in [-1, 1]. Returned tensors are copies: the next step leaves them
+    ``action`` (N, A) float32 in [-1, 1]. Returned tensors are copies: the next step leaves them
     alone.
 
     A step can be split: ``send(action)`` starts the workers, and the ``step`` of a tensordict with
@@ -56,32 +49,42 @@ class BatchedFetchEnv(EnvBase):
     reset a finished environment before it answers, so a masked ``reset`` waits for nothing: it
     serves the first observation that came with the final one.
 
+    Attributes:
+        env_spec: what each environment yields.
+        compute_terminated: whether goals (..., G), achieved and desired, end an episode, (...,)
+            bool; None where goals end none.
+
     Args:
-        spec: the environment.
+        task: the environment.
         n_envs: N, >= 1.
         workers: number of processes, in [1, N].
         timeout_s: a worker silent for this many seconds counts as hung.
 
     Raises:
-        ConfigError: a value cannot work.
+        ConfigError: a value cannot work, or the environment lacks something.
         WorkerError: a worker could not build its environments.
     """
 
-    def __init__(self, spec: FetchSpec, n_envs: int, workers: int, timeout_s: float) -> None:
-        # Before the workers: a wrong id is then a one-line error here, not a worker's traceback.
-        one = FetchEnv(dataclasses.replace(spec, pixels=None))
-        pool = WorkerPool(spec, n_envs, workers, timeout_s)
+    def __init__(self, task: TaskSpec, n_envs: int, workers: int, timeout_s: float) -> None:
+        # Before the workers: what is wrong with it is a one-line error here, no worker's traceback.
+        self._one = one = open_env(task, render=False)
+        pool = WorkerPool(task, n_envs, workers, timeout_s, one.env_spec)
         # No device: every value that enters a tensordict with one is checked against it.
         super().__init__(batch_size=[n_envs])
         self.pool = pool
         self.is_closed = False
-        self.state_dim, self.goal_slice = pool.state_dim, pool.goal_slice
-        self.proprio_indices = pool.proprio_indices
-        self._reward = GoalReward(one.sparse_reward, one.distance_threshold)
-        self._proprio = torch.tensor(self.proprio_indices)
+        self.env_spec = spec = one.env_spec
+        self.compute_terminated: Callable[[Tensor, Tensor], Tensor] | None = None
+        if isinstance(one, FetchEnv):
+            self._reward: RewardFunction = GoalReward(one.sparse_reward, one.distance_threshold)
+        else:
+            self._reward = OnHost(one.compute_reward)
+            self.compute_terminated = OnHost(one.compute_terminated) if spec.terminates else None
+        self._proprio = torch.tensor(spec.proprio)
         self._next_seeds: list[int] | None = None
         arrays = pool.arrays
-        self._columns = [self.state_dim, GOAL_DIM, 1]
+        goals = [spec.goal_dim] * (2 if spec.goal_slice is None else 1)
+        self._columns = [spec.state_dim, *goals, 1]
         self._action = torch.from_numpy(arrays.action)
         self._vector, self._flags = torch.from_numpy(arrays.vector), torch.from_numpy(arrays.flags)
         self._first_vector = torch.from_numpy(arrays.first_vector)
@@ -90,11 +93,12 @@ class BatchedFetchEnv(EnvBase):
         self._make_specs(n_envs)
 
     def _make_specs(self, n: int) -> None:
+        spec = self.env_spec
         entries = {
-            STATE: Unbounded((n, self.state_dim)),
-            PROPRIO: Unbounded((n, len(self._proprio))),
-            ACHIEVED_GOAL: Unbounded((n, GOAL_DIM)),
-            DESIRED_GOAL: Unbounded((n, GOAL_DIM)),
+            STATE: Unbounded((n, spec.state_dim)),
+            PROPRIO: Unbounded((n, len(spec.proprio))),
+            ACHIEVED_GOAL: Unbounded((n, spec.goal_dim)),
+            DESIRED_GOAL: Unbounded((n, spec.goal_dim)),
             SUCCESS: Binary(shape=(n, 1), dtype=torch.bool),
         }
         if self._pixels is not None:
@@ -104,13 +108,13 @@ class BatchedFetchEnv(EnvBase):
         self.observation_spec = Composite(entries, shape=(n,))
         self.done_spec = Composite(done, shape=(n,))
         self.reward_spec = Unbounded((n, 1))
-        self.action_spec = Bounded(-1.0, 1.0, shape=(n, ACTION_DIM), dtype=torch.float32)
+        self.action_spec = Bounded(-1.0, 1.0, shape=(n, spec.action_dim), dtype=torch.float32)
 
     def send(self, action: Tensor) -> None:
         """Start a step of all environments and return at once.
 
         Args:
-            action: (N, 4) float32 in [-1, 1].
+            action: (N, A) float32 in [-1, 1].
 
         Raises:
             ValueError: a non-finite action; nothing was sent.
@@ -120,7 +124,7 @@ class BatchedFetchEnv(EnvBase):
         self.pool.send(action.detach().cpu().numpy())
 
     def compute_reward(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        """Return the task's own reward (...,) float32 of goals (..., 3), in metres."""
+        """Return the task's own reward (...,) float32 of goals (..., G)."""
         return self._reward(achieved_goal, desired_goal)
 
     def seed_next_reset(self, seeds: Sequence[int]) -> None:
@@ -142,9 +146,9 @@ class BatchedFetchEnv(EnvBase):
             raise RuntimeError("the action of this step is not the one that was sent")
         self.pool.receive()
         vector, flags = self._vector.clone(), self._flags.clone()
-        state, desired_goal, reward = torch.split_with_sizes(vector, self._columns, 1)
+        *observed, reward = torch.split_with_sizes(vector, self._columns, 1)
         terminated, truncated, done, success = torch.split_with_sizes(flags, _SINGLE, 1)
-        entries = self._observation(state, desired_goal, self._pixels)
+        entries = self._observation(observed, self._pixels)
         entries |= {"reward": reward, "terminated": terminated, "truncated": truncated}
         entries |= {"done": done, SUCCESS: success}
         return self._as_tensordict(entries)
@@ -154,13 +158,13 @@ class BatchedFetchEnv(EnvBase):
         if mask is None:
             seeds, self._next_seeds = self._next_seeds, None
             self.pool.reset(seeds)
-            state, desired_goal, _reward = self._vector.clone().split(self._columns, 1)
+            *observed, _reward = self._vector.clone().split(self._columns, 1)
             pixels = self._pixels
         else:
             self._require_finished(mask)
-            state, desired_goal = self._first_vector.clone().split(self._columns[:2], 1)
+            observed = list(self._first_vector.clone().split(self._columns[:-1], 1))
             pixels = self._first_pixels
-        entries = self._observation(state, desired_goal, pixels)
+        entries = self._observation(observed, pixels)
         flags = torch.zeros(self._flags.shape, dtype=torch.bool).split(1, 1)
         entries |= dict(zip((SUCCESS, "done", "terminated", "truncated"), flags, strict=True))
         return self._as_tensordict(entries)
@@ -175,12 +179,12 @@ class BatchedFetchEnv(EnvBase):
                 "finished ones can be reset alone; reset() without a mask restarts all"
             )
 
-    def _observation(
-        self, state: Tensor, desired_goal: Tensor, pixels: Tensor | None
-    ) -> dict[str, Tensor]:
-        entries = {STATE: state, ACHIEVED_GOAL: state[:, self.goal_slice]}
+    def _observation(self, observed: list[Tensor], pixels: Tensor | None) -> dict[str, Tensor]:
+        state, goal = observed[0], self.env_spec.goal_slice
+        achieved_goal = observed[1] if goal is None else state[:, goal]
+        entries = {STATE: state, ACHIEVED_GOAL: achieved_goal}
         entries[PROPRIO] = state.index_select(1, self._proprio)
-        entries[DESIRED_GOAL] = desired_goal
+        entries[DESIRED_GOAL] = observed[-1]
         if pixels is not None:
             entries[PIXELS] = pixels.clone()
         return entries
@@ -192,10 +196,11 @@ class BatchedFetchEnv(EnvBase):
     def close(self, *, raise_if_closed: bool = True) -> None:
         """End the workers; safe to call twice."""
         self.pool.close()
+        self._one.close()
         super().close(raise_if_closed=raise_if_closed)
 
 
-class TransformedFetchEnv(TransformedEnv):
+class TransformedGoalEnv(TransformedEnv):
     """TorchRL's transformed environment, with a short way through `step_and_maybe_reset`.
 
     All N environments step together, entries have the shapes of their specs, and the transforms of
@@ -225,30 +230,30 @@ class TransformedFetchEnv(TransformedEnv):
 
 
 def make_env(
-    spec: FetchSpec, n_envs: int, workers: int, frame_stack: int, timeout_s: float
+    task: TaskSpec, n_envs: int, workers: int, frame_stack: int, timeout_s: float
 ) -> TransformedEnv:
     """Build the batched environment with everything an agent may see.
 
-    Adds to `BatchedFetchEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length``
+    Adds to `BatchedGoalEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length``
     (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
 
     Args:
-        spec: the environment.
+        task: the environment.
         n_envs: N, >= 1.
         workers: number of processes, in [1, N].
         frame_stack: S >= 1; of no effect without a camera.
         timeout_s: a worker silent for this many seconds counts as hung.
 
     Returns:
-        An environment whose ``base_env`` is the `BatchedFetchEnv`.
+        An environment whose ``base_env`` is the `BatchedGoalEnv`.
 
     Raises:
         ConfigError: a value cannot work.
         WorkerError: a worker could not build its environments.
     """
-    frames = [] if spec.pixels is None else [StackFrames(frame_stack)]
-    env = BatchedFetchEnv(spec, n_envs, workers, timeout_s)
-    return TransformedFetchEnv(env, Compose(*frames, TrackEpisodes()))
+    frames = [] if task.pixels is None else [StackFrames(frame_stack)]
+    env = BatchedGoalEnv(task, n_envs, workers, timeout_s)
+    return TransformedGoalEnv(env, Compose(*frames, TrackEpisodes()))
 
 
 def get_env_state(env: TransformedEnv) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import farama_notifications
 import gymnasium
 import mujoco
 import numpy as np
 
-from fetchlab.entries import ACTION_DIM
-from fetchlab.envs.specs import CameraSpec, FetchSpec, PixelSpec
+from fetchlab.entries import EnvSpec
+from fetchlab.envs.spec import Obs, SimulationError, StepResult, TaskSpec, as_asked
 from fetchlab.errors import require
 
 # gymnasium-robotics prints its release notice on import, once per worker process.
@@ -26,51 +26,6 @@ from fetchlab.envs.rendering import FrameRenderer  # noqa: E402
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
 
-__all__ = [
-    "CameraSpec",
-    "FetchEnv",
-    "FetchObs",
-    "FetchSpec",
-    "PixelSpec",
-    "SimulationError",
-    "StepResult",
-]
-
-#: The warnings after which MuJoCo has reset the simulation, or ignored a control, by itself.
-_BAD_KINDS = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-    mujoco.mjtWarning.mjWARN_BADCTRL,
-)
-
-
-class FetchObs(NamedTuple):
-    """One observation; the arrays are the caller's to keep.
-
-    ``state`` (D,) float32, ``achieved_goal`` (3,) float32, metres, a view of ``state``,
-    ``desired_goal`` (3,) float32, metres, ``pixels`` (3, H, W) uint8, or None without a camera.
-    """
-
-    state: np.ndarray
-    achieved_goal: np.ndarray
-    desired_goal: np.ndarray
-    pixels: np.ndarray | None
-
-
-class StepResult(NamedTuple):
-    """What one step gave; ``success`` is the environment's own verdict at this very step."""
-
-    obs: FetchObs
-    reward: float
-    terminated: bool
-    truncated: bool
-    success: bool
-
-
-class SimulationError(RuntimeError):
-    """MuJoCo found the simulation unstable and silently reset it in the middle of an episode."""
-
 
 class FetchEnv:
     """One environment without gymnasium's wrappers in the step path.
@@ -80,38 +35,47 @@ class FetchEnv:
     values that equal gymnasium's bit for bit.
 
     Attributes:
-        state_dim: size of the observation vector, 25 (Reach: 10).
-        goal_slice: ``achieved_goal`` is ``state[goal_slice]``.
-        proprio_indices: which entries of ``state`` are the robot's own sensors.
+        env_spec: what it yields; ``state`` has 25 entries (Reach: 10).
         sparse_reward: whether the reward is -1 or 0; else minus the distance in metres.
         distance_threshold: metres below which the goal is reached.
 
     Args:
-        spec: which task, how long its episodes are, and what its camera sees.
+        task: which one, how long its episodes are, and what its camera sees.
 
     Raises:
         ConfigError: no Fetch task has this ``env_id``.
         RuntimeError: the installed gymnasium-robotics observes something else than this class.
     """
 
-    def __init__(self, spec: FetchSpec) -> None:
-        self.spec = spec
-        inner = self._inner = _make(spec.env_id)
+    def __init__(self, task: TaskSpec) -> None:
+        self.task = task
+        inner = self._inner = _make(task)
         self._model, self._data = inner.model, inner.data
         self._reader = ObservationReader(inner)
         self._writer = ActionWriter(inner)
-        self.state_dim = self._reader.dim
-        self.goal_slice = self._reader.goal_slice
-        self.proprio_indices = self._reader.proprio_indices
         self.sparse_reward = inner.reward_type == "sparse"
         self.distance_threshold = float(inner.distance_threshold)
-        self._bad = inner.data.warning.number[_BAD_KINDS[0] : _BAD_KINDS[-1] + 1]  # a live view
+        self.env_spec = as_asked(
+            EnvSpec(
+                state_dim=self._reader.dim,
+                goal_dim=3,
+                action_dim=4,
+                proprio=self._reader.proprio_indices,
+                goal_slice=self._reader.goal_slice,
+                reward_range=(-1.0 if self.sparse_reward else -math.inf, 0.0),
+                terminates=False,
+                restorable=True,
+            ),
+            task,
+        )
+        self._goal = self._reader.goal_slice
+        (self._bad,) = snapshot.unstable(inner)
         self._elapsed_steps = -1
         self._seed = int(inner.np_random_seed)  # drawn here, in case nobody gives one
         _check_layout(inner, self._reader)
-        self._renderer = None if spec.pixels is None else FrameRenderer(inner, spec.pixels)
+        self._renderer = None if task.pixels is None else FrameRenderer(inner, task.pixels)
 
-    def reset(self, seed: int | None = None) -> FetchObs:
+    def reset(self, seed: int | None = None) -> Obs:
         """Begin an episode; None continues the random stream of the last seed."""
         inner = self._inner
         gymnasium.Env.reset(inner, seed=seed)  # seeds `np_random` only
@@ -150,7 +114,7 @@ class FetchEnv:
             obs=self._obs(),
             reward=-float(distance > threshold) if self.sparse_reward else -distance,
             terminated=bool(inner.compute_terminated(achieved, goal, {})),
-            truncated=self._elapsed_steps >= self.spec.max_episode_steps,
+            truncated=self._elapsed_steps >= self.task.max_episode_steps,
             success=distance < threshold,
         )
 
@@ -168,16 +132,14 @@ class FetchEnv:
             RuntimeError: the environment was built without a camera.
         """
         if self._renderer is None:
-            raise RuntimeError(
-                "this environment has no camera: build it with FetchSpec(pixels=...)"
-            )
+            raise RuntimeError("this environment has no camera: build it with TaskSpec(pixels=...)")
         return self._renderer.render()
 
     def get_state(self) -> dict[str, Any]:
         """Return everything the future depends on: numpy arrays, ints, strings, nested in dicts."""
         return {
             **snapshot.take(self._inner),
-            "env_id": self.spec.env_id,
+            "env_id": self.task.env_id,
             "elapsed_steps": self._elapsed_steps,
             "seed": str(self._seed),
         }
@@ -188,8 +150,8 @@ class FetchEnv:
         Raises:
             ValueError: the state is of another task.
         """
-        if state["env_id"] != self.spec.env_id:
-            raise ValueError(f"state of {state['env_id']}: expected one of {self.spec.env_id}")
+        if state["env_id"] != self.task.env_id:
+            raise ValueError(f"state of {state['env_id']}: expected one of {self.task.env_id}")
         snapshot.put(self._inner, state)
         self._elapsed_steps = int(state["elapsed_steps"])
         self._seed = int(state["seed"])
@@ -201,11 +163,11 @@ class FetchEnv:
             self._renderer = None
         self._inner.close()
 
-    def _obs(self) -> FetchObs:
+    def _obs(self) -> Obs:
         state = self._reader.state.astype(np.float32)
-        return FetchObs(
+        return Obs(
             state=state,
-            achieved_goal=state[self.goal_slice],
+            achieved_goal=state[self._goal],
             desired_goal=self._inner.goal.astype(np.float32),
             # After the state: rendering refreshes poses, and gymnasium's observation comes first.
             pixels=None if self._renderer is None else self._renderer.render(),
@@ -215,8 +177,8 @@ class FetchEnv:
         action = np.asarray(action, np.float32)
         if self._elapsed_steps < 0:
             raise RuntimeError("step before reset: call reset first")
-        if action.shape != (ACTION_DIM,):
-            raise ValueError(f"action of shape {action.shape}: expected ({ACTION_DIM},)")
+        if action.shape != (self.env_spec.action_dim,):
+            raise ValueError(f"action of shape {action.shape}: expected (4,)")
         # One Python sum is quicker than numpy's isfinite; opposite infinities add up to NaN.
         if not math.isfinite(sum(action.tolist())):
             # MuJoCo would not raise: it resets itself and simulates on.
@@ -224,24 +186,29 @@ class FetchEnv:
         return action
 
     def _raise_unstable(self) -> None:
-        names = [kind.name for kind, n in zip(_BAD_KINDS, self._bad, strict=True) if n]
+        names = [kind.name for kind, n in zip(snapshot.BAD_KINDS, self._bad, strict=True) if n]
         message = f"MuJoCo reset itself: {', '.join(names)} ({self._where()})"
         self._elapsed_steps = -1  # refuse to step on
         raise SimulationError(message)
 
     def _where(self) -> str:
-        return f"{self.spec.env_id}, step {self._elapsed_steps} of the episode, seed {self._seed}"
+        return f"{self.task.env_id}, step {self._elapsed_steps} of the episode, seed {self._seed}"
 
 
-def _make(env_id: str) -> MujocoFetchEnv:
-    known = [
+def fetch_ids() -> list[str]:
+    """The registered tasks that have this fast path."""
+    return [
         name
         for name, spec in gymnasium.registry.items()
         if str(spec.entry_point).startswith("gymnasium_robotics.envs.fetch.")
         and ":MujocoFetch" in str(spec.entry_point)
     ]
+
+
+def _make(task: TaskSpec) -> MujocoFetchEnv:
+    env_id, known = task.env_id, fetch_ids()
     require(env_id in known, "env_id", env_id, "a Fetch task", f"use one of {', '.join(known)}")
-    return gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    return gymnasium.make(env_id, disable_env_checker=True, **task.kwargs).unwrapped
 
 
 def _check_layout(inner: MujocoFetchEnv, reader: ObservationReader) -> None:

@@ -23,7 +23,8 @@ from fetchlab.patience import SLICES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fetchlab.envs.specs import FetchSpec
+    from fetchlab.entries import EnvSpec
+    from fetchlab.envs.spec import TaskSpec
 
 _START_TIMEOUT_S, _CLOSE_GRACE_S = 120.0, 2.0  # a start may import from a cold, busy disk
 
@@ -48,14 +49,15 @@ class WorkerPool:
     ``arrays`` (`SharedArrays`) are views on memory that the workers write: valid from `reset` or
     `receive` until the next `send`, so copy what must last. An outstanding step must be received
     before anything else but `close`: discarding it would silently drop a transition.
-    ``state_dim``, ``goal_slice`` and ``proprio_indices`` are the environment's (`FetchEnv`).
+    ``env_spec`` is the environment's.
 
     Args:
-        spec: the environment.
+        task: the environment.
         n_envs: number of environments N, >= 1; need not be a multiple of ``workers``.
         workers: number of processes, in [1, n_envs]; one per core is best.
         timeout_s: a worker that has not answered after this many seconds, those in which this
             process was suspended left out, counts as hung, > 0.
+        env_spec: of the environment, where it is known; None has it found out by the workers.
 
     Raises:
         ConfigError: a size cannot work.
@@ -64,7 +66,14 @@ class WorkerPool:
             a step is outstanding.
     """
 
-    def __init__(self, spec: FetchSpec, n_envs: int, workers: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        task: TaskSpec,
+        n_envs: int,
+        workers: int,
+        timeout_s: float,
+        env_spec: EnvSpec | None = None,
+    ) -> None:
         require(n_envs >= 1, "n_envs", n_envs, "at least 1 environment", "8 is usual")
         require(workers >= 1, "workers", workers, "at least 1 process", "use one per core")
         fits = f"at most n_envs={n_envs}"
@@ -82,26 +91,25 @@ class WorkerPool:
         self._close = weakref.finalize(self, shut_down, self._links, _CLOSE_GRACE_S, os.getpid())
         memory = anonymous_memory()
         try:
-            self._start(spec, memory)
+            self._start(task, env_spec, memory)
         except BaseException:
             self._kill()
             raise
         finally:
             os.close(memory)  # the mappings keep it alive
 
-    def _start(self, spec: FetchSpec, memory: int) -> None:
+    def _start(self, task: TaskSpec, env_spec: EnvSpec | None, memory: int) -> None:
         self._poll = select.poll()
         self._index: dict[int, int] = {}
         for index, share in enumerate(self._shares):
-            link = WorkerLink(index, memory, spec.pixels is not None, self.timeout_s)
+            link = WorkerLink(index, memory, task.pixels is not None, self.timeout_s)
             self._links.append(link)
             self._index[link.sock.fileno()] = index
             self._poll.register(link.sock, select.POLLIN)
-            self._send(index, remote.BUILD, (spec, index, share))
-        self.state_dim, goal, self.proprio_indices = self._gather(_START_TIMEOUT_S)[0]
-        self.goal_slice = slice(*goal)
-        image_size = None if spec.pixels is None else spec.pixels.image_size
-        shape = (self.n_envs, len(self._shares), self.state_dim, goal, image_size)
+            self._send(index, remote.BUILD, (task, env_spec, index, share))
+        self.env_spec: EnvSpec = self._gather(_START_TIMEOUT_S)[0]
+        image_size = None if task.pixels is None else task.pixels.image_size
+        shape = (self.n_envs, len(self._shares), self.env_spec, image_size)
         self.arrays = SharedArrays(memory, *shape)
         self.arrays.seed[:] = self.arrays.episode[:] = -1
         self._request(remote.ATTACH, [shape] * len(self._shares))
@@ -127,7 +135,7 @@ class WorkerPool:
         """Start one step of every environment and return at once.
 
         Args:
-            action: (N, 4) float32; the environment clips it to [-1, 1].
+            action: (N, A) float32; the environment clips it to [-1, 1].
 
         Raises:
             ValueError: wrong shape; not sent.

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from gymnasium_robotics.envs.fetch.fetch_env import DEFAULT_CAMERA_CONFIG
 
-from fetchlab.envs.specs import CameraSpec
+from fetchlab.envs.spec import CameraSpec
 
 FOVY_DEGREES = 45.0  # MuJoCo's default for a free camera; no Fetch model sets another
 

@@ -18,7 +18,7 @@ from gymnasium_robotics.envs.fetch.fetch_env import DEFAULT_CAMERA_CONFIG
 
 from fetchlab.envs.culling import HIDDEN_GROUP, ViewCulling, fixed_geoms
 from fetchlab.envs.observation import refresh_poses
-from fetchlab.envs.specs import CameraSpec, PixelSpec
+from fetchlab.envs.spec import CameraSpec, PixelSpec
 from fetchlab.errors import require
 
 if TYPE_CHECKING:

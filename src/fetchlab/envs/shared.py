@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fetchlab.entries import ACTION_DIM, GOAL_DIM
-
 if TYPE_CHECKING:
-    from fetchlab.envs.fetch import FetchObs
+    from fetchlab.entries import EnvSpec
+    from fetchlab.envs.spec import Obs
 
 TERMINATED, TRUNCATED, DONE, SUCCESS = range(4)  # columns of SharedArrays.flags
 
@@ -34,11 +33,12 @@ def anonymous_memory() -> int:
 class SharedArrays:
     """Views on the shared mapping; the leading dimension is the environment.
 
-    What the parent copies every round lies together: ``vector`` (N, D + 4) float32 holds the
-    columns state | desired_goal | reward and ``flags`` (N, 4) bool the columns terminated |
-    truncated | done | success. ``state``, ``achieved_goal``, ``desired_goal``, ``reward``,
-    ``terminated``, ``truncated``, ``success`` are column views of them; ``first_state``,
-    ``first_achieved_goal``, ``first_desired_goal`` are views of ``first_vector`` (N, D + 3), the
+    What the parent copies every round lies together: ``vector`` (N, D + G + 1) float32 holds the
+    columns state | desired_goal | reward, with achieved_goal (G) behind state where it is none of
+    its slices, and ``flags`` (N, 4) bool the columns terminated | truncated | done | success.
+    ``state``, ``achieved_goal``, ``desired_goal``, ``reward``, ``terminated``, ``truncated``,
+    ``success`` are column views of them; ``first_state``, ``first_achieved_goal``,
+    ``first_desired_goal`` are views of ``first_vector``, which has no reward: the
     next episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are
     (N, 3, H, W) uint8, (N, 0) without a camera. ``seed``, ``episode`` (since that seed) and
     ``step`` (of that episode), each (N, 1) int64, and ``current`` (workers, 1) int64, the
@@ -48,8 +48,7 @@ class SharedArrays:
         memory: file descriptor of the mapping; it is sized here.
         n_envs: N.
         workers: number of worker processes.
-        state_dim: D.
-        goal_bounds: start and stop of achieved_goal in state.
+        env_spec: D and G, and where achieved_goal is.
         image_size: H = W, or None without a camera.
     """
 
@@ -58,15 +57,17 @@ class SharedArrays:
         memory: int,
         n_envs: int,
         workers: int,
-        state_dim: int,
-        goal_bounds: tuple[int, int],
+        env_spec: EnvSpec,
         image_size: int | None,
     ) -> None:
         image = (0,) if image_size is None else (3, image_size, image_size)
+        d, g, action_dim = env_spec.state_dim, env_spec.goal_dim, env_spec.action_dim
+        goal = env_spec.goal_slice or slice(d, d + g)
+        width = max(d, goal.stop) + g
         fields: tuple[tuple[str, tuple[int, ...], type], ...] = (
-            ("action", (n_envs, ACTION_DIM), np.float32),
-            ("vector", (n_envs, state_dim + GOAL_DIM + 1), np.float32),
-            ("first_vector", (n_envs, state_dim + GOAL_DIM), np.float32),
+            ("action", (n_envs, action_dim), np.float32),
+            ("vector", (n_envs, width + 1), np.float32),
+            ("first_vector", (n_envs, width), np.float32),
             ("flags", (n_envs, 4), np.bool_),
             ("seed", (n_envs, 1), np.int64),
             ("episode", (n_envs, 1), np.int64),
@@ -84,27 +85,30 @@ class SharedArrays:
         self.has_pixels = image_size is not None
         self._per_env = {name: array for name, array in arrays.items() if name != "current"}
 
-        goal = slice(*goal_bounds)
-        self.state = self.vector[:, :state_dim]
-        self.achieved_goal = self.state[:, goal]
-        self.desired_goal = self.vector[:, state_dim:-1]
+        self._stores_goal = env_spec.goal_slice is None
+        self.state, self.first_state = self.vector[:, :d], self.first_vector[:, :d]
+        self.achieved_goal = self.vector[:, goal]
+        self.first_achieved_goal = self.first_vector[:, goal]
+        self.desired_goal = self.vector[:, width - g : width]
+        self.first_desired_goal = self.first_vector[:, width - g :]
         self.reward = self.vector[:, -1]
-        self.first_state = self.first_vector[:, :state_dim]
-        self.first_achieved_goal = self.first_state[:, goal]
-        self.first_desired_goal = self.first_vector[:, state_dim:]
         self.terminated, self.truncated = self.flags[:, TERMINATED], self.flags[:, TRUNCATED]
         self.done, self.success = self.flags[:, DONE], self.flags[:, SUCCESS]
 
-    def write(self, env: int, obs: FetchObs) -> None:
+    def write(self, env: int, obs: Obs) -> None:
         """Write ``obs`` as environment ``env``'s observation."""
         self.state[env] = obs.state
+        if self._stores_goal:
+            self.achieved_goal[env] = obs.achieved_goal
         self.desired_goal[env] = obs.desired_goal
         if self.has_pixels:
             self.pixels[env] = obs.pixels
 
-    def write_first(self, env: int, obs: FetchObs) -> None:
+    def write_first(self, env: int, obs: Obs) -> None:
         """Write ``obs`` as the first observation of environment ``env``'s next episode."""
         self.first_state[env] = obs.state
+        if self._stores_goal:
+            self.first_achieved_goal[env] = obs.achieved_goal
         self.first_desired_goal[env] = obs.desired_goal
         if self.has_pixels:
             self.first_pixels[env] = obs.pixels

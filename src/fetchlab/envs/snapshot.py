@@ -1,4 +1,8 @@
-"""Saves and restores one simulator exactly, in the middle of an episode.
+"""Saves and restores one environment exactly, in the middle of an episode.
+
+`take` and `put` know Fetch. `take_all` and `put_all` take any environment's plain attributes and
+random streams, its wrappers' and inner environments' too, and every MuJoCo simulator in it; whether
+that is all, `restores` finds out.
 
 MuJoCo's integration state is not enough: an action starts from the gripper's derived pose
 (``xpos``, ``xquat``), which lags the joint positions in tasks with a free gripper; and the next
@@ -11,8 +15,10 @@ are decimal strings, so that any plain-data format can carry them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import mujoco
 import numpy as np
 
@@ -21,16 +27,23 @@ from fetchlab.envs.observation import refresh_poses
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
 
+    from fetchlab.envs.goal_env import GoalEnv
+
+#: The warnings after which MuJoCo has reset the simulation, or ignored a control, by itself.
+BAD_KINDS = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+    mujoco.mjtWarning.mjWARN_BADCTRL,
+)
 _SIGNATURE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 def take(inner: MujocoFetchEnv) -> dict[str, Any]:
     """Return everything that the simulator's future depends on."""
     model, data = inner.model, inner.data
-    integration = np.empty(mujoco.mj_stateSize(model, _SIGNATURE))
-    mujoco.mj_getState(model, data, integration, _SIGNATURE)
     return {
-        "integration": integration,
+        "integration": _integration(model, data),
         "xpos": data.xpos.copy(),
         "xquat": data.xquat.copy(),
         "site_pos": model.site_pos.copy(),
@@ -46,20 +59,180 @@ def put(inner: MujocoFetchEnv, state: dict[str, Any]) -> None:
         ValueError: the snapshot is of another model or another kind of generator.
     """
     model, data = inner.model, inner.data
-    integration = np.asarray(state["integration"], np.float64)
+    _integrate(model, data, state["integration"])
+    model.site_pos[:] = np.asarray(state["site_pos"])
+    refresh_poses(model, data)
+    data.xpos[:] = np.asarray(state["xpos"])
+    data.xquat[:] = np.asarray(state["xquat"])
+    inner.goal = np.array(state["goal"], np.float64)
+    _restore_generator(inner.np_random, state["generator"])
+
+
+def take_all(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
+    """Return what of ``env`` is plain data, and its simulators."""
+    return {
+        "attributes": [
+            {name: kept for name, one in vars(part).items() if (kept := _keep(one)) is not None}
+            for part in _parts(env)
+        ],
+        "simulators": [
+            {
+                "integration": _integration(data.model, data),
+                "model": {name: getattr(data.model, name).copy() for name in _MOVED},
+                "data": {name: array.copy() for name, array in _arrays(data).items()},
+            }
+            for data in _simulators(env)
+        ],
+    }
+
+
+def put_all(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
+    """Bring an environment that was reset once to where `take_all` left its like.
+
+    Raises:
+        ValueError: the snapshot is of another environment.
+    """
+    for part, attributes in zip(_parts(env), state["attributes"], strict=True):
+        for name, kept in attributes.items():
+            setattr(part, name, _given_back(kept, getattr(part, name, None)))
+    for data, saved in zip(_simulators(env), state["simulators"], strict=True):
+        _integrate(data.model, data, saved["integration"])
+        for name, value in saved["model"].items():
+            getattr(data.model, name)[:] = value
+        mujoco.mj_forward(data.model, data)
+        for name, array in _arrays(data).items():  # what code reads between steps lags behind qpos
+            array[:] = saved["data"][name]
+
+
+def unstable(env: gymnasium.Env[Any, Any]) -> list[np.ndarray]:
+    """Live views of how often each simulator has reset itself, see `BAD_KINDS`."""
+    bad = slice(BAD_KINDS[0], BAD_KINDS[-1] + 1)
+    return [data.warning.number[bad] for data in _simulators(env)]
+
+
+def restores(build: Callable[[], GoalEnv]) -> bool:
+    """Whether an environment goes on exactly, in another instance, from what can be saved of it."""
+    first, second = build(), build()
+    try:
+        first.reset(seed=0)
+        second.reset(seed=1)
+        for steps in (0, 7):  # at an episode's start, and on the way
+            _play(first, steps, seed=1)
+            _play(second, 3, seed=2)
+            second.set_state(first.get_state())
+            if _play(first, 12, seed=3) != _play(second, 12, seed=3):
+                return False
+    except Exception:  # the environment's own code: anything
+        return False
+    finally:
+        first.close()
+        second.close()
+    return True
+
+
+def _play(env: GoalEnv, steps: int, seed: int) -> list[bytes]:
+    """Everything that so many random steps gave, resets at an episode's end and behind included."""
+    rng, seen = np.random.default_rng(seed), []
+    for step in range(steps):
+        result = env.step(rng.uniform(-1, 1, env.env_spec.action_dim).astype(np.float32))
+        seen.append(b"".join(one.tobytes() for one in result.obs[:3]) + repr(result[1:]).encode())
+        if result.terminated or result.truncated or step == steps - 3:
+            seen += [one.tobytes() for one in env.reset()[:3]]
+    return seen
+
+
+#: Of a model: what tasks move between episodes.
+_MOVED = ("site_pos", "body_pos", "body_quat")
+#: Of a simulator: arrays whose sizes change with the contacts, which each step finds anew.
+_RESIZED = ("efc_", "iefc_", "iacc", "ifrc")
+
+
+def _parts(env: gymnasium.Env[Any, Any]) -> list[gymnasium.Env[Any, Any]]:
+    """``env``, what it wraps, and the environments that these hold, each once."""
+    parts: list[gymnasium.Env[Any, Any]] = [env]
+    for part in parts:  # which grows on the way
+        held = [one for one in vars(part).values() if isinstance(one, gymnasium.Env)]
+        parts += [one for one in held if not any(one is known for known in parts)]
+    return parts
+
+
+def _simulators(env: gymnasium.Env[Any, Any]) -> list[mujoco.MjData]:
+    held = [one for part in _parts(env) for one in vars(part).values()]
+    return [one for one in held if isinstance(one, mujoco.MjData)]
+
+
+def _arrays(data: mujoco.MjData) -> dict[str, np.ndarray]:
+    """The float64 arrays of a simulator that have one size for good."""
+    names = [name for name in dir(data) if not name.startswith(("_", *_RESIZED))]
+    arrays = {name: getattr(data, name) for name in names}
+    return {
+        name: one
+        for name, one in arrays.items()
+        if isinstance(one, np.ndarray) and one.dtype == np.float64 and one.size
+    }
+
+
+def _keep(value: Any) -> Any:
+    """``value`` as plain data, which names what it was; None for what cannot be kept."""
+    if value is None:
+        return {"none": ""}
+    if isinstance(value, np.random.Generator):
+        return {"generator": _generator_state(value)}
+    if isinstance(value, np.ndarray):
+        return value.copy() if value.dtype.kind in "biuf" else None
+    if isinstance(value, np.generic):
+        return {"scalar": np.array(value)} if value.dtype.kind in "biuf" else None
+    if isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, int):
+        return {"int": str(value)}
+    if isinstance(value, list | tuple):
+        kept = [_keep(one) for one in value]
+        return None if any(one is None for one in kept) else {type(value).__name__: kept}
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        held = {name: _keep(one) for name, one in value.items()}
+        return None if any(one is None for one in held.values()) else {"dict": held}
+    return None
+
+
+def _given_back(kept: Any, present: Any) -> Any:
+    if isinstance(kept, np.ndarray):
+        if isinstance(present, np.ndarray) and present.base is not None:  # a view of something else
+            present[...] = kept
+            return present
+        return kept.copy()
+    if not isinstance(kept, dict):
+        return kept
+    ((kind, value),) = kept.items()
+    if kind == "none":
+        return None
+    if kind == "generator":
+        _restore_generator(present, value)
+        return present
+    if kind == "scalar":
+        return value[()]
+    if kind == "int":
+        return int(value)
+    if kind == "dict":
+        return {name: _given_back(one, None) for name, one in value.items()}
+    return {"list": list, "tuple": tuple}[kind](_given_back(one, None) for one in value)
+
+
+def _integration(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
+    integration = np.empty(mujoco.mj_stateSize(model, _SIGNATURE))
+    mujoco.mj_getState(model, data, integration, _SIGNATURE)
+    return integration
+
+
+def _integrate(model: mujoco.MjModel, data: mujoco.MjData, saved: np.ndarray) -> None:
+    integration = np.asarray(saved, np.float64)
     expected = mujoco.mj_stateSize(model, _SIGNATURE)
     if integration.shape != (expected,):
         raise ValueError(
             f"snapshot of {integration.size} numbers: expected {expected}; it is of another model"
         )
     mujoco.mj_resetData(model, data)  # clears warnings and whatever a failed step left behind
-    model.site_pos[:] = np.asarray(state["site_pos"])
     mujoco.mj_setState(model, data, integration, _SIGNATURE)
-    refresh_poses(model, data)
-    data.xpos[:] = np.asarray(state["xpos"])
-    data.xquat[:] = np.asarray(state["xquat"])
-    inner.goal = np.array(state["goal"], np.float64)
-    _restore_generator(inner.np_random, state["generator"])
 
 
 def _generator_state(generator: np.random.Generator) -> dict[str, Any]:

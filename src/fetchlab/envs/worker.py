@@ -1,4 +1,4 @@
-"""A simulator worker: one process that steps several Fetch environments into shared memory.
+"""A simulator worker: one process that steps several environments into shared memory.
 
 Parent and worker share one mapping (`SharedArrays`) and one socket pair. A round costs one byte
 each way per worker: the parent writes the actions into the mapping and sends ``STEP``; the worker
@@ -32,8 +32,10 @@ from fetchlab.patience import patiently
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fetchlab.entries import EnvSpec
     from fetchlab.envs.fetch import FetchEnv
-    from fetchlab.envs.specs import FetchSpec
+    from fetchlab.envs.goal_env import GoalEnv
+    from fetchlab.envs.spec import TaskSpec
 
 BUILD, ATTACH, RESET, STEP = b"b", b"a", b"r", b"s"
 GET_STATE, SET_STATE = b"g", b"w"
@@ -54,7 +56,7 @@ class Worker:
     def __init__(self, sock: socket.socket, memory: int) -> None:
         self._sock = sock
         self._memory = memory
-        self._envs: list[FetchEnv] = []
+        self._envs: list[FetchEnv | GoalEnv] = []
 
     def serve(self) -> None:
         """Answer requests; return at the end of file. An exception answers the request it broke."""
@@ -82,16 +84,14 @@ class Worker:
         for env in self._envs:
             env.close()
 
-    def _build(
-        self, request: tuple[FetchSpec, int, range]
-    ) -> tuple[int, tuple[int, int], tuple[int, ...]]:
-        from fetchlab.envs.fetch import FetchEnv  # here, so that a failing import is reported
+    def _build(self, request: tuple[TaskSpec, EnvSpec | None, int, range]) -> EnvSpec:
+        from fetchlab.envs.goal_env import open_env  # here, so that a failing import is reported
 
-        spec, self._index, self._numbers = request
+        task, env_spec, self._index, self._numbers = request
         for _ in self._numbers:
-            self._envs.append(FetchEnv(spec))
-        env = self._envs[0]
-        return env.state_dim, (env.goal_slice.start, env.goal_slice.stop), env.proprio_indices
+            self._envs.append(open_env(task, env_spec))
+            env_spec = self._envs[0].env_spec
+        return self._envs[0].env_spec
 
     def _attach(self, shape: tuple[Any, ...]) -> None:
         self._arrays = SharedArrays(self._memory, *shape)
