@@ -197,6 +197,7 @@ def filled_replay(folder: Path, cfg: dict[str, Any], transitions: int) -> Any:
         frame_stack=cfg["obs"]["frame_stack"],
         relabel=swap_in(cfg["relabel"]),
         compute_reward=GoalReward(sparse=True, threshold_m=SUCCESS_M),
+        compute_terminated=None,
         goal_slice=layout.goal_slice,
         generator=torch.Generator(device).manual_seed(seed_for(cfg["seed"], "replay")),
         device=device,

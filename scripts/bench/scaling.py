@@ -74,11 +74,12 @@ def replay_of(folder: Path, transitions: int, side: int | None) -> Any:
     n_envs, length = 8, 50
     replay = make_replay(
         folder,
-        row=RowSpec(25, 4, None if side is None else (3, side, side)),
+        row=RowSpec(25, 3, 4, False, None if side is None else (3, side, side)),
         size=ReplaySize(n_envs, length, transitions, transitions, 400),
         frame_stack=1 if side is None else 4,
         relabel=FutureRelabel(4),
         compute_reward=GoalReward(sparse=True, threshold_m=0.05),
+        compute_terminated=None,
         goal_slice=slice(3, 6),
         generator=torch.Generator().manual_seed(0),
         device=torch.device("cpu"),

@@ -81,6 +81,7 @@ def build_parts(run: Run, run_dir: Path) -> Parts:
             frame_stack=run.obs.frame_stack,
             relabel=swap_in(run.relabel),
             compute_reward=env.base_env.compute_reward,
+            compute_terminated=env.base_env.compute_terminated,
             goal_slice=spec.goal_slice,
             generator=torch.Generator(device).manual_seed(seed_for(run.seed, "replay")),
             device=device,
@@ -150,7 +151,8 @@ def row_spec(run: Run, spec: EnvSpec) -> RowSpec:
     """What one step of one environment stores."""
     pixels = run.obs.pixels if run.obs.sees_pixels else None
     shape = None if pixels is None else (3, pixels.image_size, pixels.image_size)
-    return RowSpec(spec.state_dim, spec.action_dim, shape)
+    stored = spec.goal_slice is None
+    return RowSpec(spec.state_dim, spec.goal_dim, spec.action_dim, stored, shape)
 
 
 def build_module(run: Run, spec: EnvSpec) -> OffPolicy:

@@ -8,11 +8,14 @@ One environment step yields these entries (float32 unless said):
 
 ==================  ==================  =========================================================
 ``pixels``          (3, H, W) uint8     one camera frame
-``state``           (25,), Reach (10,)  the simulator's observation vector
-``proprio``         (10,)               the robot's own sensors, derived from ``state``
-``achieved_goal``   (3,)                metres; object position (Reach: gripper), from ``state``
-``desired_goal``    (3,)                metres
+``state``           (D,)                the simulator's observation vector
+``proprio``         (P,)                the robot's own sensors, entries of ``state``
+``achieved_goal``   (G,)                from ``state``, where it is a slice of it
+``desired_goal``    (G,)
 ==================  ==================  =========================================================
+
+D, P, G and A are the environment's (`fetchlab.envs.spec.EnvSpec`): 25, 10, 3 and 4 on FetchPush,
+whose goals are positions of the object in metres.
 
 This module imports no torch at run time: simulator workers import it.
 """
@@ -39,8 +42,6 @@ ACHIEVED_GOAL = "achieved_goal"
 DESIRED_GOAL = "desired_goal"
 VECTOR_ENTRIES = (STATE, PROPRIO, ACHIEVED_GOAL, DESIRED_GOAL)
 ENTRIES = (PIXELS, *VECTOR_ENTRIES)
-GOAL_DIM = 3
-ACTION_DIM = 4
 
 
 @dataclass(frozen=True)
@@ -164,5 +165,5 @@ class AuxiliaryLoss(Protocol):
 
 
 if TYPE_CHECKING:
-    #: Vectorised reward: (achieved_goal (..., 3), desired_goal (..., 3)) -> reward (...), float32.
-    RewardFunction = Callable[[Tensor, Tensor], Tensor]
+    #: A reward (float32), or an end (bool), of goals (..., G), achieved and desired: (...,).
+    GoalFunction = Callable[[Tensor, Tensor], Tensor]

@@ -23,6 +23,8 @@ def announce(
     resume = (
         "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"
     )
+    if not parts.env.base_env.env_spec.restorable:
+        resume = "starts the running episodes anew: this environment cannot save its state"
     lines = (
         f"run       {run_dir}",
         f"device    {used['device']}, {used['threads']} torch threads, {used['workers']} workers",

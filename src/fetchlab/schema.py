@@ -6,7 +6,7 @@ Defaults are in ``configs/``, never here; whoever adds a key to a YAML adds its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fetchlab.entries import PIXELS
 from fetchlab.fields import (
@@ -23,6 +23,7 @@ from fetchlab.fields import (
 )
 
 Count = Annotated[int, Min(1)]
+Index = Annotated[int, Min(0)]
 Point = Annotated[list[float], Length(3), Hint("give x, y, z", "a list of 3 numbers, metres")]
 Seconds = Annotated[float, Above(0)]
 FOLDER = Hint("leave it out or give a path (./12 where its name is a number)", "a folder, or null")
@@ -34,6 +35,11 @@ class Task:
 
     env_id: str
     max_episode_steps: Annotated[int, Min(1), Hint("Fetch episodes have 50")]
+    kwargs: Annotated[dict[str, Any], Hint("arguments for gymnasium.make, or {}")]
+    proprio: Annotated[
+        list[Index] | None, Hint("entries of the state, or null: those that are known")
+    ]
+    reward_range: Annotated[list[float] | None, Hint("e.g. [-1, 0], or null: unknown")]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Learner:
             frame_stack=cfg["obs"]["frame_stack"],
             relabel=swap_in(cfg["relabel"]),
             compute_reward=GoalReward(True, 0.05),
+            compute_terminated=None,
             goal_slice=PUSH.goal_slice,
             generator=torch.Generator(device).manual_seed(5),
             device=device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,25 +16,65 @@ from fetchlab.replay.replay import make_replay
 
 LONGEST = 6
 STATE_DIM, ACTION_DIM, FRAME = 9, 2, (3, 2, 2)
-GOAL = slice(3, 6)
+
+
+class Kind(NamedTuple):
+    """What sort of goals an environment has."""
+
+    state_dim: int
+    goal_dim: int
+    goal: slice | None  # of the state; None: achieved_goal is stored
+    ends: bool  # whether reaching the goal ends an episode
+
+
+SLICE = Kind(STATE_DIM, 3, slice(3, 6), ends=False)
+KINDS = {
+    "slice": SLICE,
+    "stored": Kind(STATE_DIM, 2, None, ends=False),
+    "fifteen": Kind(20, 15, slice(4, 19), ends=False),
+    "ends": Kind(STATE_DIM, 3, slice(3, 6), ends=True),
+    "stored_ends": Kind(STATE_DIM, 2, None, ends=True),
+}
+GOAL = SLICE.goal
 
 
 def compute_reward(achieved, desired):
     return -(torch.linalg.vector_norm(achieved - desired, dim=-1) > 1e-6).float()
 
 
+def compute_terminated(achieved, desired):
+    return torch.linalg.vector_norm(achieved - desired, dim=-1) <= 1e-6
+
+
 def open_replay(
-    directory, *, n_envs=3, pixels=True, k=4, stack=3, seed=0, n_step=1, discount=0.9, **size
+    directory,
+    *,
+    n_envs=3,
+    pixels=True,
+    k=4,
+    stack=3,
+    seed=0,
+    n_step=1,
+    discount=0.9,
+    kind=SLICE,
+    **size,
 ):
     size = {"capacity": 90, "total_env_steps": 10_000, "margin_env_steps": 60, **size}
     return make_replay(
         directory,
-        row=RowSpec(STATE_DIM, ACTION_DIM, FRAME if pixels else None),
+        row=RowSpec(
+            kind.state_dim,
+            kind.goal_dim,
+            ACTION_DIM,
+            kind.goal is None,
+            FRAME if pixels else None,
+        ),
         size=ReplaySize(n_envs=n_envs, max_episode_steps=LONGEST, **size),
         frame_stack=stack,
         relabel=k if callable(k) else FutureRelabel(k),
         compute_reward=compute_reward,
-        goal_slice=GOAL,
+        compute_terminated=compute_terminated if kind.ends else None,
+        goal_slice=kind.goal,
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),
         n_buffers=1,
@@ -45,21 +86,27 @@ def open_replay(
 class Episode:
     """Everything one episode produced, in lists."""
 
-    def __init__(self, env, number, rng):
-        self.env, self.number = env, number
+    def __init__(self, env, number, rng, kind=SLICE):
+        self.env, self.number, self.kind = env, number, kind
         self.length = int(rng.integers(1, LONGEST + 1))
         self.ends_terminated = bool(rng.random() < 0.5)
+        self.reaches = bool(kind.ends and rng.random() < 0.5)
         self.states, self.frames, self.actions, self.goals = [], [], [], []
+        self.achieved = []
 
     def observe(self, rng):
-        state = rng.normal(size=STATE_DIM).astype(np.float32)
+        state = rng.normal(size=self.kind.state_dim).astype(np.float32)
         state[:3] = self.env, self.number, len(self.states)
         self.states.append(state)
+        apart = rng.normal(size=2).astype(np.float32) if self.kind.goal is None else None
+        self.achieved.append(state[self.kind.goal] if apart is None else apart)
+        if self.reaches and self.over:
+            self.goals[-1] = self.achieved[-1]
         self.frames.append(rng.integers(0, 256, FRAME, dtype=np.uint8))
 
     def act(self, rng):
         self.actions.append(rng.uniform(-1, 1, ACTION_DIM).astype(np.float32))
-        self.goals.append(rng.normal(size=3).astype(np.float32))
+        self.goals.append(rng.normal(size=self.kind.goal_dim).astype(np.float32))
 
     @property
     def over(self):
@@ -67,21 +114,29 @@ class Episode:
 
     @property
     def terminated(self):
-        return self.over and self.ends_terminated
+        return self.over and (self.ends_terminated or self.reaches)
+
+    def ends(self, t, goal):
+        """Whether an episode with this goal had ended with transition t."""
+        stored = t == self.length - 1 and (self.ends_terminated or self.reaches)
+        if not self.kind.ends:
+            return stored
+        of_itself = stored and not np.array_equal(self.achieved[t + 1], self.goals[t])
+        return of_itself or np.array_equal(self.achieved[t + 1], goal)
 
 
 class Simulation:
     """N environments with random episodes; the window each should have is plain list work."""
 
-    def __init__(self, n_envs, window_steps, window_rows, seed=0, fixed_length=None):
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, n_envs, window_steps, window_rows, seed=0, fixed_length=None, kind=SLICE):
+        self.rng, self.kind = np.random.default_rng(seed), kind
         self.steps, self.rows, self.fixed = window_steps, window_rows, fixed_length
         self.windows = [deque() for _ in range(n_envs)]
         self.count = 0
         self.open = [self._begin(env) for env in range(n_envs)]
 
     def _begin(self, env):
-        episode = Episode(env, self.count, self.rng)
+        episode = Episode(env, self.count, self.rng, self.kind)
         episode.length = self.fixed or episode.length
         self.count += 1
         episode.observe(self.rng)
@@ -110,6 +165,9 @@ class Simulation:
         if pixels:
             root["pixels"] = rows([e.frames[-2] for e in self.open])
             after["pixels"] = rows([e.frames[-1] for e in self.open])
+        if self.kind.goal is None:
+            root["achieved_goal"] = rows([e.achieved[-2] for e in self.open])
+            after["achieved_goal"] = rows([e.achieved[-1] for e in self.open])
         n = len(self.open)
         for env, episode in enumerate(self.open):
             if episode.over:
@@ -142,20 +200,21 @@ def check_batch(batch, episodes, stack):
         equal(row["state"], episode.states[t])
         equal(row["action"], episode.actions[t])
         equal(row["next", "state"], episode.states[t + 1])
-        assert bool(row["next", "terminated"]) == (
-            episode.ends_terminated and t == episode.length - 1
-        )
         if "pixels" in batch:
             block = [episode.frames[max(0, i)] for i in range(t - stack + 1, t + 2)]
             equal(row["pixels"], np.stack(block))
         goal = row["desired_goal"].numpy()
-        achieved = episode.states[t + 1][GOAL]
+        achieved = episode.achieved[t + 1]
+        assert bool(row["next", "terminated"]) == episode.ends(t, goal)
+        if episode.kind.goal is None:
+            equal(row["achieved_goal"], episode.achieved[t])
+            equal(row["next", "achieved_goal"], achieved)
         assert row["next", "reward"] == (0.0 if np.array_equal(achieved, goal) else -1.0)
         if np.array_equal(goal, episode.goals[t]):
             times.append(-1)
         else:
             later = [i for i in range(t + 1, episode.length + 1)]
-            matches = [i for i in later if np.array_equal(episode.states[i][GOAL], goal)]
+            matches = [i for i in later if np.array_equal(episode.achieved[i], goal)]
             assert len(matches) == 1, "the goal is not one achieved later in this episode"
             times.append(matches[0])
     return times
@@ -168,7 +227,8 @@ def equal(tensor, array):
 def filled(directory, steps=60, **options):
     replay = open_replay(directory, **options)
     layout = replay.storage.layout
-    sim = Simulation(layout.n_envs, layout.window_steps, layout.window_rows)
+    kind = options.get("kind", SLICE)
+    sim = Simulation(layout.n_envs, layout.window_steps, layout.window_rows, kind=kind)
     for _ in range(steps):
         replay.extend(sim.step())
     return replay, sim

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from replay_oracle import GOAL, Simulation, compute_reward, equal, filled, open_replay, saved
+from replay_oracle import KINDS, Simulation, compute_reward, equal, filled, open_replay, saved
 
 from fetchlab.errors import ConfigError
 from fetchlab.replay import mirror
@@ -61,17 +61,24 @@ def brute_force(episode, t, goal):
     m = min(N_STEP, episode.length - t)
     reward = 0.0
     for i in range(m):
-        achieved = torch.from_numpy(episode.states[t + i + 1][GOAL])
+        achieved = torch.from_numpy(episode.achieved[t + i + 1])
         reward += DISCOUNT**i * compute_reward(achieved, torch.from_numpy(goal)).item()
-    return reward, DISCOUNT**m, t + m, episode.terminated and t + m == episode.length
+        if episode.ends(t + i, goal):
+            return reward, DISCOUNT**m, t + m, True
+    return reward, DISCOUNT**m, t + m, False
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_several_steps_are_what_brute_force_says(tmp_path, monkeypatch, mirrored):
+@pytest.mark.parametrize(
+    ("mirrored", "kind"), [(False, "slice"), (True, "slice"), (False, "stored_ends")]
+)
+def test_several_steps_are_what_brute_force_says(tmp_path, monkeypatch, mirrored, kind):
+    kind = KINDS[kind]
     monkeypatch.setattr(mirror, "needs_copy", lambda device: mirrored)
-    replay = open_replay(tmp_path, n_step=N_STEP, discount=DISCOUNT, stack=STACK, capacity=30)
+    replay = open_replay(
+        tmp_path, n_step=N_STEP, discount=DISCOUNT, stack=STACK, capacity=30, kind=kind
+    )
     layout = replay.storage.layout
-    sim = Simulation(layout.n_envs, layout.window_steps, layout.window_rows)
+    sim = Simulation(layout.n_envs, layout.window_steps, layout.window_rows, kind=kind)
     for _ in range(3 * layout.rows):
         replay.extend(sim.step())
     episodes, batch = sim.snapshot(), replay.sample(300)

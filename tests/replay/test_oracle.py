@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from replay_oracle import LONGEST, Simulation, check_batch, open_replay
+from replay_oracle import KINDS, LONGEST, SLICE, Simulation, check_batch, filled, open_replay
 
 from fetchlab.replay.relabel import NoRelabel
 
@@ -17,11 +17,14 @@ def simulation_for(replay, **options):
     return Simulation(layout.n_envs, layout.window_steps, layout.window_rows, **options)
 
 
-@pytest.mark.parametrize("pixels", [True, False])
-@pytest.mark.parametrize("n_envs", [1, 3])
-def test_every_sample_is_what_brute_force_says(tmp_path, pixels, n_envs):
-    replay = open_replay(tmp_path, n_envs=n_envs, pixels=pixels, capacity=30 * n_envs)
-    sim = simulation_for(replay, seed=n_envs)
+@pytest.mark.parametrize(
+    ("pixels", "n_envs", "kind"),
+    [(True, 1, SLICE), (True, 3, SLICE), (False, 1, SLICE)]
+    + [pytest.param(False, 3, kind, id=name) for name, kind in KINDS.items()],
+)
+def test_every_sample_is_what_brute_force_says(tmp_path, pixels, n_envs, kind):
+    replay = open_replay(tmp_path, n_envs=n_envs, pixels=pixels, capacity=30 * n_envs, kind=kind)
+    sim = simulation_for(replay, seed=n_envs, kind=kind)
     rows = replay.storage.layout.rows
     for step in range(4 * rows):
         replay.extend(sim.step(pixels))
@@ -54,6 +57,45 @@ def test_the_batch_holds_nothing_else_and_has_plain_shapes(tmp_path):
     assert batch["pixels"].dtype == torch.uint8
     assert batch["next", "terminated"].dtype == torch.bool
     assert batch["next", "reward"].dtype == batch["state"].dtype == torch.float32
+
+
+def test_what_is_stored_beside_the_state_is_named_in_the_layout(tmp_path):
+    plain, _ = filled(tmp_path / "plain", steps=1, pixels=False)
+    beside, _ = filled(tmp_path / "beside", steps=1, pixels=False, kind=KINDS["stored"])
+    names = {"state", "desired_goal", "action", "terminated"}
+    assert set(plain.storage.layout.arrays) == names
+    assert set(beside.storage.layout.arrays) == names | {"achieved_goal"}
+    # 9 + 3 + 2 numbers and a flag; 9 + 2 + 2 and the goal's 2.
+    assert plain.storage.layout.row_bytes() == 4 * 14 + 1
+    assert beside.storage.layout.row_bytes() == 4 * 15 + 1
+
+
+def test_episodes_that_cannot_go_on_are_left_out_and_their_rows_kept(tmp_path):
+    replay, sim = filled(tmp_path, steps=61)
+    finished = sim.snapshot()
+    assert any(episode.actions for episode in sim.open)
+    text = io.BytesIO()
+    torch.save(replay.state_dict(), text)
+    replay.flush()
+    replay.committed()
+    state = torch.load(io.BytesIO(text.getvalue()), weights_only=True)
+    for _ in range(2):  # resumed, stopped, and resumed from the same checkpoint again
+        other, again = open_replay(tmp_path), Simulation(3, 30, 36, seed=5)
+        other.load_state_dict(state)
+        other.abandon_open()
+        assert len(other) == sum(e.length for e in finished.values())
+        again.count = 1000
+        again.open = [again._begin(env) for env in range(3)]
+        for _ in range(20):
+            other.extend(again.step())
+        known = finished | again.snapshot()
+        assert set(check_batch_numbers(other.sample(400))) & set(again.snapshot())
+        check_batch(other.sample(100), known, stack=3)
+        other.require_intact("full")
+
+
+def check_batch_numbers(batch):
+    return batch["state"][:, 1].int().tolist()
 
 
 def test_no_relabel_keeps_every_goal(tmp_path):

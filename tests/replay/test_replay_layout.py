@@ -9,8 +9,8 @@ import pytest
 from fetchlab.errors import ConfigError
 from fetchlab.replay.layout import Layout, ReplaySize, RowSpec, plan_layout, replay_disk_bytes
 
-RGB84 = RowSpec(state_dim=25, action_dim=4, pixels_shape=(3, 84, 84))
-STATE = RowSpec(state_dim=25, action_dim=4, pixels_shape=None)
+RGB84 = RowSpec(25, 3, 4, stores_goal=False, pixels_shape=(3, 84, 84))
+STATE = RowSpec(25, 3, 4, stores_goal=False, pixels_shape=None)
 CELL_A = ReplaySize(
     n_envs=4,
     max_episode_steps=50,

@@ -86,6 +86,11 @@ class Collector:
         self.env.set_seed(self._env_seed)
         self._obs = self.env.reset()
 
+    def restart(self) -> None:
+        """Begin new episodes on resume, where the simulators' state cannot be restored."""
+        self.env.set_seed(self._env_seed + self.env_steps)
+        self._obs = self.env.reset()
+
     def receive(self) -> int:
         """Wait for the outstanding step, store it, and return the number of env steps received."""
         if self._sent is None:

@@ -187,6 +187,9 @@ class ReplayDataModule(pl.LightningDataModule):
         self.replay.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])
         self.collector.load_state_dict(state_dict["collector"])
+        if not self.collector.env.base_env.env_spec.restorable:
+            self.replay.abandon_open()
+            self.collector.restart()
         # A checkpoint of an earlier release may hold credit from before the first episode's end.
         self._credit = float(state_dict["credit"]) if len(self.replay) else 0.0
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from torch import Tensor
 
-    from fetchlab.entries import RewardFunction
+    from fetchlab.entries import GoalFunction
     from fetchlab.envs.spec import TaskSpec
 
 SUCCESS = "success"
@@ -74,9 +74,9 @@ class BatchedGoalEnv(EnvBase):
         self.pool = pool
         self.is_closed = False
         self.env_spec = spec = one.env_spec
-        self.compute_terminated: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.compute_terminated: GoalFunction | None = None
         if isinstance(one, FetchEnv):
-            self._reward: RewardFunction = GoalReward(one.sparse_reward, one.distance_threshold)
+            self._reward: GoalFunction = GoalReward(one.sparse_reward, one.distance_threshold)
         else:
             self._reward = OnHost(one.compute_reward)
             self.compute_terminated = OnHost(one.compute_terminated) if spec.terminates else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from fetchlab.entries import ACTION_DIM
+ACTION_DIM = 4  # of every Fetch task: three of the hand, one of the fingers
 
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv

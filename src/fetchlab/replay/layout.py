@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from fetchlab.entries import DESIRED_GOAL, GOAL_DIM, PIXELS, STATE
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, STATE
 from fetchlab.errors import require
 
 ACTION = "action"
 TERMINATED = "terminated"
 
 #: Written for every row, the final one of an episode included.
-OBSERVATION_ARRAYS = (PIXELS, STATE)
+OBSERVATION_ARRAYS = (PIXELS, STATE, ACHIEVED_GOAL)
 #: Written for every transition: the final row of an episode has none.
 TRANSITION_ARRAYS = (DESIRED_GOAL, ACTION, TERMINATED)
 FORMAT_VERSION = 1
@@ -41,20 +41,32 @@ ROUNDS_AHEAD = 3
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What one environment yields per step; ``pixels_shape`` is (3, H, W) or None."""
+    """What one environment yields per step.
+
+    Args:
+        state_dim: D.
+        goal_dim: G.
+        action_dim: A.
+        stores_goal: whether ``achieved_goal`` is stored, for it is no slice of ``state``.
+        pixels_shape: (3, H, W) or None.
+    """
 
     state_dim: int
+    goal_dim: int
     action_dim: int
+    stores_goal: bool
     pixels_shape: tuple[int, int, int] | None
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of one row of each array."""
         arrays: dict[str, tuple[tuple[int, ...], str]] = {
             STATE: ((self.state_dim,), "float32"),
-            DESIRED_GOAL: ((GOAL_DIM,), "float32"),
+            DESIRED_GOAL: ((self.goal_dim,), "float32"),
             ACTION: ((self.action_dim,), "float32"),
             TERMINATED: ((), "uint8"),
         }
+        if self.stores_goal:
+            arrays[ACHIEVED_GOAL] = ((self.goal_dim,), "float32")
         if self.pixels_shape is not None:
             arrays[PIXELS] = (tuple(self.pixels_shape), "uint8")
         return arrays

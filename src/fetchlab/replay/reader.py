@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from fetchlab.entries import PIXELS, STATE
+from fetchlab.entries import ACHIEVED_GOAL, PIXELS, STATE
 from fetchlab.errors import require
 from fetchlab.replay.layout import (
     ACTION,
@@ -102,7 +102,7 @@ class RowReader:
         return (places.length - places.t).clamp_max_(self.n_step)
 
     def vectors(self, name: str, places: Places, time: Tensor) -> Tensor:
-        """Rows (..., B, D) of a vector entry at ``time`` (..., B) int64 of each place's episode."""
+        """Rows (..., B, D) of an array at ``time`` (..., B) int64 of each place's episode."""
         rows = self._physical(places, time)
         return self._views[name].index_select(0, rows.flatten()).view(*rows.shape, -1)
 
@@ -112,7 +112,8 @@ class RowReader:
         Returns:
             [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, 3, H, W) uint8 (2 S
             frames where n_step > 1), of which ``[:, :S]`` is the observation's stack and
-            ``[:, -S:]`` the next one's; under ``next`` ``state`` and ``terminated`` (B,) bool.
+            ``[:, -S:]`` the next one's; under ``next`` ``state`` and ``terminated`` (B,) bool; in
+            both ``achieved_goal`` (B, G) where it is stored.
         """
         last = places.t if self.n_step == 1 else places.t + self.steps(places) - 1
         now = self._physical(places, places.t)
@@ -122,6 +123,8 @@ class RowReader:
             STATE: views[STATE].index_select(0, now),
             ACTION: views[ACTION].index_select(0, now),
         }
+        if ACHIEVED_GOAL in views:
+            root[ACHIEVED_GOAL] = views[ACHIEVED_GOAL].index_select(0, now)
         if self._frame_shape:
             root[PIXELS] = self._frames(places, last + 1)
         ended = now if self.n_step == 1 else self._physical(places, last)
@@ -129,6 +132,8 @@ class RowReader:
             STATE: views[STATE].index_select(0, after),
             TERMINATED: views[TERMINATED].index_select(0, ended).bool(),
         }
+        if ACHIEVED_GOAL in views:
+            following[ACHIEVED_GOAL] = views[ACHIEVED_GOAL].index_select(0, after)
         # Gathered by indices of one shape: there is nothing for TensorDict to check.
         size, device = now.shape, self._device
         following_batch = TensorDict._new_unsafe(following, size, device)

@@ -15,10 +15,10 @@ from fetchlab.random_states import restore_generator
 from fetchlab.replay.files import ReplayError
 from fetchlab.replay.layout import ROUNDS_AHEAD, ReplaySize, RowSpec
 from fetchlab.replay.sampler import HindsightSampler
-from fetchlab.replay.storage import EpisodeStorage
+from fetchlab.replay.storage import EpisodeStorage, not_offered
 
 if TYPE_CHECKING:
-    from fetchlab.entries import RewardFunction
+    from fetchlab.entries import GoalFunction
 
 
 class EpisodeWriter(Writer):
@@ -26,10 +26,6 @@ class EpisodeWriter(Writer):
 
     There is no index to return: a transition gets its index when its episode has finished.
     """
-
-    def add(self, data: TensorDictBase) -> int:
-        """Not offered: environments step together."""
-        raise NotImplementedError("use extend() with one step of all environments")
 
     def extend(self, data: TensorDictBase) -> None:
         """Store one step of all environments (batch [N])."""
@@ -42,16 +38,7 @@ class EpisodeWriter(Writer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to restore."""
 
-    def _empty(self, empty_write_count: bool = True) -> None:
-        """Nothing is kept between steps."""
-
-    def dumps(self, path: Any) -> None:
-        """Not offered: see `EpisodeStorage.dumps`."""
-        raise NotImplementedError("save `state_dict()`")
-
-    def loads(self, path: Any) -> None:
-        """Not offered: see `EpisodeStorage.loads`."""
-        raise NotImplementedError("use `load_state_dict`")
+    add = _empty = dumps = loads = not_offered
 
 
 class HindsightReplay(TensorDictReplayBuffer):
@@ -60,8 +47,9 @@ class HindsightReplay(TensorDictReplayBuffer):
     Both go straight to storage and sampler while no transform was appended: TorchRL's way there,
     with locks, futures, priorities and shallow copies, costs 0.2 ms of a 12 ms round.
 
-    ``sample(n)`` gives a batch [n]: ``state, desired_goal, action, [pixels], index``, and under
-    ``next`` ``state, reward, terminated`` (see `RowReader.transitions`, `HindsightSampler.sample`).
+    ``sample(n)`` gives a batch [n]: ``state, desired_goal, action, [achieved_goal],
+    [pixels], index``, and under ``next`` ``state, reward, terminated, [achieved_goal],
+    [discount]`` (see `RowReader.transitions`, `HindsightSampler.sample`).
     ``state_dict`` includes the generator's state; see `load_state_dict`.
 
     Args:
@@ -119,6 +107,10 @@ class HindsightReplay(TensorDictReplayBuffer):
         """The next `state_dict` replaces the newest one; see `EpisodeStorage.replace_commit`."""
         self._storage.replace_commit()
 
+    def abandon_open(self) -> None:
+        """The episodes in progress end unfinished; see `EpisodeStorage.abandon_open`."""
+        self._storage.abandon_open()
+
     def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:
         """Whether one of the next ``rounds_ahead`` rounds may touch a protected row."""
         return self._storage.commit_needed(rounds_ahead)
@@ -156,8 +148,9 @@ def make_replay(
     size: ReplaySize,
     frame_stack: int,
     relabel: Relabeller,
-    compute_reward: RewardFunction,
-    goal_slice: slice,
+    compute_reward: GoalFunction,
+    compute_terminated: GoalFunction | None,
+    goal_slice: slice | None,
     generator: torch.Generator,
     device: torch.device,
     n_buffers: int,
@@ -166,7 +159,7 @@ def make_replay(
 ) -> HindsightReplay:
     """The replay of a run, on new or existing files; see the parts for the arguments."""
     storage = EpisodeStorage(directory, row, size, frame_stack, device, n_buffers, n_step)
-    sampler = HindsightSampler(relabel, compute_reward, goal_slice, discount)
+    sampler = HindsightSampler(relabel, compute_reward, compute_terminated, goal_slice, discount)
     return HindsightReplay(storage, sampler, generator)
 
 

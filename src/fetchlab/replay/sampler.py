@@ -6,24 +6,27 @@ environment's own function, from the goal achieved *by* the transition: its next
 
 With ``n_step`` above 1 every reward on the way is recomputed with the one goal of its sample:
 ``R = sum_i discount^i r(achieved_{t+i+1}, goal)``, i < m = min(n_step, length - t), and the target
-bootstraps with ``discount^m``. The chain is cut at the episode's end, never at the goal: Fetch
-episodes go on there. The actions in between are the old policy's, a bias that grows with n.
+bootstraps with ``discount^m``. The chain is cut at the episode's end; at the goal only where that
+ends episodes. The actions in between are the old policy's, a bias that grows with n.
+
+Where reaching a goal ends an episode, ``terminated`` is that of the sample's goal: the new one ends
+it where it is reached, the old one no more. What ended for another reason stays ended.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Sampler
 
-from fetchlab.entries import DESIRED_GOAL, GOAL_DIM, STATE, Relabeller
-from fetchlab.errors import require
-from fetchlab.replay.storage import EpisodeStorage
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, Relabeller
+from fetchlab.replay.layout import TERMINATED
+from fetchlab.replay.storage import EpisodeStorage, not_offered
 
 if TYPE_CHECKING:
-    from fetchlab.entries import RewardFunction
+    from fetchlab.entries import GoalFunction
     from fetchlab.replay.reader import RowReader
     from fetchlab.replay.window import Places
 
@@ -33,32 +36,26 @@ class HindsightSampler(Sampler):
 
     Args:
         relabel: chooses the goal's time, see `Relabeller`.
-        compute_reward: (B, 3) achieved and (B, 3) desired goals to (B,) rewards.
-        goal_slice: where ``achieved_goal`` lies in ``state``.
+        compute_reward: (..., G) achieved and desired goals to rewards (...,).
+        compute_terminated: the same to whether they end an episode, (...,) bool; None where goals
+            end none.
+        goal_slice: where ``achieved_goal`` lies in ``state``; None: it is stored.
         discount: of the rewards on the way, where the storage's transitions have several steps.
 
     Attributes:
         env_steps: env steps collected so far, for relabellers that follow a schedule.
-
-    Raises:
-        ConfigError: a slice that does not hold a goal.
     """
 
     def __init__(
         self,
         relabel: Relabeller,
-        compute_reward: RewardFunction,
-        goal_slice: slice,
+        compute_reward: GoalFunction,
+        compute_terminated: GoalFunction | None,
+        goal_slice: slice | None,
         discount: float,
     ) -> None:
-        require(
-            goal_slice.step is None and goal_slice.stop - goal_slice.start == GOAL_DIM,
-            "goal_slice",
-            goal_slice,
-            f"{GOAL_DIM} adjacent entries of the state",
-            "use the environment's goal_slice",
-        )
         self._relabel, self._compute_reward = relabel, compute_reward
+        self._compute_terminated = compute_terminated
         self._goal, self._discount = goal_slice, discount
         self.env_steps = 0
 
@@ -66,8 +63,9 @@ class HindsightSampler(Sampler):
         """Draw indices (B,) with replacement, and what `EpisodeStorage.get` cannot know.
 
         Returns:
-            The indices, and ``desired_goal`` (B, 3) and ``("next", "reward")`` (B,), which the
-            replay buffer adds to the batch; with several steps also ``("next", "discount")`` (B,).
+            The indices, and ``desired_goal`` (B, G) and ``("next", "reward")`` (B,), which the
+            replay buffer adds to the batch; with several steps also ``("next", "discount")`` (B,),
+            and where goals end episodes ``("next", "terminated")`` (B,) bool.
 
         Raises:
             RuntimeError: no finished episode is stored yet.
@@ -82,12 +80,32 @@ class HindsightSampler(Sampler):
         t = places.t
         goal_time = self._relabel(t, places.length, self._rng, self.env_steps)
         times = torch.stack((t + 1, goal_time.clamp_min(0)))
-        achieved, hindsight = reader.vectors(STATE, places, times)[..., self._goal].unbind(0)
+        achieved, hindsight = self._achieved(reader, places, times).unbind(0)
         own = reader.vectors(DESIRED_GOAL, places, t)
         goal = torch.where(goal_time[:, None] < 0, own, hindsight)
         if reader.n_step > 1:
             return index, {DESIRED_GOAL: goal, **self._several_steps(reader, places, goal)}
-        return index, {DESIRED_GOAL: goal, ("next", "reward"): self._compute_reward(achieved, goal)}
+        drawn: dict[Any, Tensor] = {DESIRED_GOAL: goal}
+        drawn["next", "reward"] = self._compute_reward(achieved, goal)
+        if self._compute_terminated is not None:
+            drawn["next", TERMINATED] = self._ended(reader, places, t + 1, achieved, goal)
+        return index, drawn
+
+    def _achieved(self, reader: RowReader, places: Places, times: Tensor) -> Tensor:
+        """Goals (..., B, G) that the rows at ``times`` (..., B) achieved."""
+        if self._goal is None:
+            return reader.vectors(ACHIEVED_GOAL, places, times)
+        return reader.vectors(STATE, places, times)[..., self._goal]
+
+    def _ended(
+        self, reader: RowReader, places: Places, times: Tensor, achieved: Tensor, goal: Tensor
+    ) -> Tensor:
+        """Whether an episode with this goal ends at ``times`` (..., B); goals are (..., B, G)."""
+        assert self._compute_terminated is not None
+        own = reader.vectors(DESIRED_GOAL, places, times - 1)
+        ended = reader.vectors(TERMINATED, places, times - 1)[..., 0].bool()
+        ended &= ~self._compute_terminated(achieved, own)
+        return ended | self._compute_terminated(achieved, goal)
 
     def _several_steps(
         self, reader: RowReader, places: Places, goal: Tensor
@@ -96,12 +114,18 @@ class HindsightSampler(Sampler):
         steps = reader.steps(places)
         nth = torch.arange(reader.n_step, device=goal.device)[:, None]
         times = torch.minimum(places.t + 1 + nth, places.length)
-        achieved = reader.vectors(STATE, places, times)[..., self._goal]
-        rewards = self._compute_reward(achieved, goal.expand_as(achieved))
-        weights = torch.pow(self._discount, nth).masked_fill(nth >= steps, 0.0)
+        achieved = self._achieved(reader, places, times)
+        goals = goal.expand_as(achieved)
+        rewards, beyond, more = self._compute_reward(achieved, goals), nth >= steps, {}
+        if self._compute_terminated is not None:
+            ended = self._ended(reader, places, times, achieved, goals) & ~beyond
+            beyond = beyond | (ended.cumsum(0) > ended.int())  # an earlier one ended it
+            more = {("next", TERMINATED): ended.any(0)}
+        weights = torch.pow(self._discount, nth).masked_fill(beyond, 0.0)
         return {
             ("next", "reward"): (weights * rewards).sum(0),
             ("next", "discount"): torch.pow(self._discount, steps),
+            **more,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,13 +135,4 @@ class HindsightSampler(Sampler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to restore."""
 
-    def _empty(self) -> None:
-        """Nothing is kept between batches."""
-
-    def dumps(self, path: Any) -> NoReturn:
-        """Not offered: see `EpisodeStorage.dumps`."""
-        raise NotImplementedError("save `state_dict()`")
-
-    def loads(self, path: Any) -> NoReturn:
-        """Not offered: see `EpisodeStorage.loads`."""
-        raise NotImplementedError("use `load_state_dict`")
+    _empty = dumps = loads = not_offered

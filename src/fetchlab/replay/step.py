@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from tensordict import TensorDictBase
 
-from fetchlab.entries import DESIRED_GOAL, PIXELS, STATE
+from fetchlab.entries import DESIRED_GOAL
 from fetchlab.errors import NonFiniteError
-from fetchlab.replay.layout import ACTION, TERMINATED
+from fetchlab.replay.layout import ACTION, OBSERVATION_ARRAYS, TERMINATED
 
 
 class Step(NamedTuple):
@@ -25,8 +25,9 @@ def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) 
     """Take what the replay stores out of ``data``.
 
     Args:
-        data: batch [N]; root ``state``, ``desired_goal``, ``action`` and ``pixels``; under ``next``
-            ``state``, ``pixels``, ``terminated`` and ``truncated``, the flags (N,) or (N, 1) bool.
+        data: batch [N]; root ``state``, ``desired_goal`` and ``action``; under ``next`` ``state``,
+            ``terminated`` and ``truncated``, the flags (N,) or (N, 1) bool; in both ``pixels`` and
+            ``achieved_goal`` where they are stored.
         arrays: the replay's arrays, for their shapes and dtypes.
         n_envs: N.
 
@@ -35,7 +36,7 @@ def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) 
         NonFiniteError: a number that is not finite.
     """
     after = data["next"]
-    names = (STATE, PIXELS) if PIXELS in arrays else (STATE,)
+    names = [name for name in OBSERVATION_ARRAYS if name in arrays]
     terminated = _flags(after, TERMINATED, n_envs)
     return Step(
         before={name: _values(data, name, arrays[name], n_envs) for name in names},

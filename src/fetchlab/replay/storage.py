@@ -26,10 +26,15 @@ from fetchlab.replay.files import ReplayError, RowFiles
 from fetchlab.replay.layout import ROUNDS_AHEAD, ReplaySize, RowSpec, plan_layout, rows_written
 from fetchlab.replay.reader import RowReader
 from fetchlab.replay.step import read_step
-from fetchlab.replay.window import Episodes, EpisodeWindow
+from fetchlab.replay.window import EpisodeRows, EpisodeWindow
 
 STATE_VERSION = 1
 NOT_OPEN = -1
+
+
+def not_offered(self: Any, *arguments: Any, **options: Any) -> NoReturn:
+    """For what TorchRL's classes have to have; its own ``loads`` unpickles."""
+    raise NotImplementedError("the rows stay in the replay's files: use state_dict()")
 
 
 class EpisodeStorage(Storage):
@@ -68,7 +73,9 @@ class EpisodeStorage(Storage):
         self._usable = not self.files.existing
         self._cursor = np.zeros(size.n_envs, np.int64)
         self._open_start = np.full(size.n_envs, NOT_OPEN)
-        self._resumed_unfinished = Episodes(*(np.zeros(0, np.int64) for _ in Episodes._fields))
+        self._resumed_unfinished = EpisodeRows(
+            *(np.zeros(0, np.int64) for _ in EpisodeRows._fields)
+        )
         self._attach()
 
     def _attach(self) -> None:
@@ -166,6 +173,14 @@ class EpisodeStorage(Storage):
         """The next `state_dict` replaces the newest durable one; no row is stored in between."""
         self.commits.replace()
 
+    def abandon_open(self) -> None:
+        """Let the episodes in progress end unfinished: a resume could not go on with them."""
+        begun = self._open_start != NOT_OPEN
+        # Behind the next row, as behind a final one: the rows before it are a checkpoint's.
+        self._cursor[begun] += 1
+        self._open_start[begun] = NOT_OPEN
+        self._free_at_least = 0
+
     def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:
         """Whether one of the next ``rounds_ahead`` rounds may touch a protected row."""
         return not self._rows_free(rows_written(rounds_ahead) + 1)
@@ -200,7 +215,7 @@ class EpisodeStorage(Storage):
         """
         self._refuse_foreign(state_dict)
         state = {name: part.numpy() for name, part in state_dict.items() if name != "version"}
-        episodes = Episodes.of("episode", state)
+        episodes = EpisodeRows.of("episode", state)
         start = np.where(state["open_start"] == NOT_OPEN, state["cursor"], state["open_start"])
         np.minimum.at(start, episodes.env, episodes.start)
         commits = [Commit(start, state["cursor"].copy())]
@@ -213,7 +228,7 @@ class EpisodeStorage(Storage):
         self.window.restore(episodes, state["oldest_transition"])
         self.commits.restore(commits)
         self._free_at_least = 0
-        self._resumed_unfinished = Episodes.of("unfinished", state)
+        self._resumed_unfinished = EpisodeRows.of("unfinished", state)
         self._usable = True
 
     def _refuse_foreign(self, state: dict[str, Any]) -> None:
@@ -225,7 +240,7 @@ class EpisodeStorage(Storage):
                 "settings and the release that the run was made with"
             )
 
-    def verify(self, mode: Literal["tail", "full"]) -> Episodes:
+    def verify(self, mode: Literal["tail", "full"]) -> EpisodeRows:
         """Episodes whose rows are not those that were written.
 
         Args:
@@ -233,7 +248,7 @@ class EpisodeStorage(Storage):
                 to the one before it. Both include what was in progress when the state was saved.
         """
         stored, unfinished = self.window.episodes(), self._resumed_unfinished
-        episodes = Episodes(*map(np.concatenate, zip(stored, unfinished, strict=True)))
+        episodes = EpisodeRows(*map(np.concatenate, zip(stored, unfinished, strict=True)))
         # What was in progress at the checkpoint may have left the window since.
         check = episodes.start >= self._first_rows()[episodes.env]
         if mode == "tail" and self.commits.previous is not None:
@@ -242,11 +257,11 @@ class EpisodeStorage(Storage):
         check[check] = self.files.checksums(*episodes.only(check)[:3]) != episodes.checksum[check]
         return episodes.only(check)
 
-    def _unfinished(self) -> Episodes:
+    def _unfinished(self) -> EpisodeRows:
         """The episodes in progress, as far as they are stored."""
         env = np.flatnonzero(self._open_start != NOT_OPEN)
         start = self._open_start[env]
-        episodes = Episodes(env, start, self._cursor[env] - start, np.zeros_like(env))
+        episodes = EpisodeRows(env, start, self._cursor[env] - start, np.zeros_like(env))
         return episodes._replace(checksum=self.files.checksums(*episodes[:3]))
 
     def _first_rows(self) -> np.ndarray:
@@ -254,13 +269,4 @@ class EpisodeStorage(Storage):
         begun = np.where(self._open_start == NOT_OPEN, self._cursor, self._open_start)
         return self.window.first_rows(otherwise=begun)
 
-    def _empty(self) -> NoReturn:
-        raise NotImplementedError("rows are never dropped by hand: use another folder")
-
-    def dumps(self, path: Path) -> NoReturn:
-        """Not offered: the rows are on disk already."""
-        raise NotImplementedError("save `state_dict()`; the rows stay in the replay's files")
-
-    def loads(self, path: Path) -> NoReturn:
-        """Not offered: TorchRL's version unpickles."""
-        raise NotImplementedError("open the same folder and use `load_state_dict`")
+    _empty = dumps = loads = not_offered

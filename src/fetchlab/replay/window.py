@@ -42,8 +42,8 @@ class Places(NamedTuple):
     length: Tensor  # transitions of the episode
 
 
-class Episodes(NamedTuple):
-    """Finished episodes in the window, oldest first, environment by environment; all (K,) int64."""
+class EpisodeRows(NamedTuple):
+    """Where episodes lie, those of one environment oldest first; all (K,) int64."""
 
     env: np.ndarray
     start: np.ndarray
@@ -55,13 +55,13 @@ class Episodes(NamedTuple):
         return {f"{prefix}_{name}": part for name, part in self._asdict().items()}
 
     @classmethod
-    def of(cls, prefix: str, state: dict[str, np.ndarray]) -> Episodes:
+    def of(cls, prefix: str, state: dict[str, np.ndarray]) -> EpisodeRows:
         """What `named` put into a state."""
         return cls(*(state[f"{prefix}_{name}"] for name in cls._fields))
 
-    def only(self, chosen: np.ndarray) -> Episodes:
+    def only(self, chosen: np.ndarray) -> EpisodeRows:
         """Those that the mask (K,) bool chooses."""
-        return Episodes(*(part[chosen] for part in self))
+        return EpisodeRows(*(part[chosen] for part in self))
 
 
 class EpisodeWindow:
@@ -184,19 +184,19 @@ class EpisodeWindow:
         self._last = (index, places)
         return places
 
-    def episodes(self) -> Episodes:
+    def episodes(self) -> EpisodeRows:
         """All finished episodes in the window."""
         env = np.repeat(np.arange(self.n_envs), self._episodes)
         nth = np.concatenate([np.arange(count) for count in self._episodes])
         slot = env * self._slots + (self._oldest[env] + nth) % self._slots
         start, length = self._table.host[slot][:, [_Column.START, _Column.LENGTH]].T
-        return Episodes(env, start, length, self._checksums[slot])
+        return EpisodeRows(env, start, length, self._checksums[slot])
 
     def oldest_transitions(self) -> np.ndarray:
         """Numbers (N,) int64 of the oldest transition of each environment."""
         return self._oldest_transition.copy()
 
-    def restore(self, episodes: Episodes, oldest_transitions: np.ndarray) -> None:
+    def restore(self, episodes: EpisodeRows, oldest_transitions: np.ndarray) -> None:
         """Hold exactly these episodes, as `episodes` and `oldest_transitions` returned them."""
         self._last = None
         self._oldest[:] = 0
