@@ -114,7 +114,7 @@ def rows_digest(folder: Path, payload: dict[str, Any]) -> Any:
     for env, start, length in episodes(state):
         digest.update(struct.pack("<qq", env, length))
         for name in sorted(arrays):
-            count = length + (name in ("pixels", "state"))
+            count = length + (name in ("pixels", "state", "achieved_goal"))
             places = np.arange(start, start + count) % layout["rows"]
             digest.update(np.ascontiguousarray(arrays[name][env, places]).tobytes())
     return digest

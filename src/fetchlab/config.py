@@ -98,6 +98,7 @@ def check(cfg: Mapping[str, Any]) -> schema.Run:
     Conform(schema.Run, allowed).check(cfg, schema.Run, "")
     check_plain(cfg, allowed, "a run could not be resumed with it")
     run = typed(cfg)
+    _check_env_module(run)
     _check_sizes(run)
     _check_inputs(run)
     return run
@@ -107,6 +108,20 @@ def typed(cfg: Mapping[str, Any]) -> schema.Run:
     """A checked plain configuration as dataclasses; what ``_target_`` names stays a mapping."""
     run: schema.Run = instance(schema.Run, cfg)
     return run
+
+
+def _check_env_module(run: schema.Run) -> None:
+    """A module that ``task.env_id`` has imported is one that ours name, or the user trusts."""
+    env_id, trusted = run.task.env_id, run.trusted_modules
+    module = env_id.rpartition(":")[0]
+    ours = not module or env_id in [shipped("task", name)["env_id"] for name in names("task")]
+    require(
+        ours or any(f"{module}.".startswith(f"{one}.") for one in trusted),
+        "task.env_id",
+        env_id,
+        "a module that a file in configs/task names",
+        f"if you trust it, add trusted_modules=[{module}] to the command line",
+    )
 
 
 def _check_sizes(run: schema.Run) -> None:
