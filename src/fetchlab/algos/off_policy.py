@@ -25,6 +25,7 @@ from fetchlab.entries import PIXELS, EnvSpec
 from fetchlab.errors import NonFiniteError, require
 from fetchlab.fields import Above, Below, Hint, Max, Min
 from fetchlab.networks.agent import Agent
+from fetchlab.random_states import restore_generator
 
 STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
 OptimizerMaker = partial[torch.optim.Optimizer]
@@ -357,8 +358,8 @@ class OffPolicy(pl.LightningModule):
         """Restore what `on_save_checkpoint` added."""
         state = checkpoint[type(self).__name__.lower()]
         self.grad_updates = int(state["grad_updates"])
-        self.rng.set_state(state["update_rng"].cpu())
-        self.explore_rng.set_state(state["explore_rng"].cpu())
+        restore_generator(self.rng, state["update_rng"])
+        restore_generator(self.explore_rng, state["explore_rng"])
         self._sums.load_state_dict(state["sums"])
 
     def _here(self, rows: TensorDictBase, names: Sequence[str]) -> TensorDictBase:

@@ -17,7 +17,6 @@ from tensordict import TensorDictBase
 
 from fetchlab.collect.collector import Collector
 from fetchlab.envs.batched import get_env_state, set_env_state
-from fetchlab.errors import require
 from fetchlab.replay.replay import HindsightReplay
 
 
@@ -88,8 +87,6 @@ class ReplayDataModule(pl.LightningDataModule):
         epoch_env_steps: distance between two evaluations.
         verify: which episodes are held against their checksums when a run is resumed.
 
-    Raises:
-        ConfigError: for sizes that are not positive.
     """
 
     def __init__(
@@ -103,15 +100,9 @@ class ReplayDataModule(pl.LightningDataModule):
         verify: Literal["tail", "full"],
     ) -> None:
         super().__init__()
-        _require_positive("algo.batch_size", batch_size, "the study used 256")
-        _require_positive("algo.utd_ratio", utd_ratio, "0.25 is one update per 4 env steps")
-        _require_positive("total_env_steps", total_env_steps, "2000000 is a full state run")
-        _require_positive("callbacks.evaluation.every_env_steps", epoch_env_steps, "10000 is usual")
         self.collector, self.replay = collector, replay
         self.batch_size, self.utd_ratio = batch_size, utd_ratio
         self.total_env_steps, self.epoch_env_steps = total_env_steps, epoch_env_steps
-        known = verify in ("tail", "full")
-        require(known, "replay.verify", verify, "tail or full", "tail reads the newest rows only")
         self._verify = verify
         self._credit = 0.0
 
@@ -190,14 +181,8 @@ class ReplayDataModule(pl.LightningDataModule):
         if not self.collector.env.base_env.env_spec.restorable:
             self.replay.abandon_open()
             self.collector.restart()
-        # A checkpoint of an earlier release may hold credit from before the first episode's end.
-        self._credit = float(state_dict["credit"]) if len(self.replay) else 0.0
+        self._credit = float(state_dict["credit"])
 
     def teardown(self, stage: str) -> None:
         """Stop the workers."""
         self.collector.env.close()
-
-
-def _require_positive(key: str, value: float, remedy: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(number and value > 0, key, value, "a positive number", remedy)
