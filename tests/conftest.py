@@ -11,8 +11,9 @@ choose_gl_backend()  # before any test imports mujoco
 
 
 def pytest_collection_modifyitems(items):
-    """The longest test first, so that parallel workers end together."""
-    items.sort(key=lambda item: "test_torture" not in item.nodeid)
+    """The longest tests first, so that parallel workers end together."""
+    longest = ("test_torture", "[mypy]", "test_evaluation_faults")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in longest))
 
 
 @pytest.fixture(scope="session")

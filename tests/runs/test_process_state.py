@@ -44,38 +44,17 @@ def children():
     return {pid for pid, command in commands.items() if "fetchlab" in command}
 
 
-def test_a_run_of_a_sweep_is_the_run_alone_and_both_resume(compose_run, tmp_path):
-    work, alone = tmp_path / "work", tmp_path / "alone"
-    work.mkdir()
-    swept = subprocess.run(
-        [
-            *(sys.executable, ROOT / "src/train.py", "-m", "experiment=state_reach", *SHORT),
-            *("seed=0,1", f"run_dir={tmp_path / 'sweep'}"),
-        ],
-        cwd=work,
-        capture_output=True,
-        text=True,
-    )
-    assert swept.returncode == 0, swept.stderr
-    assert list(work.iterdir()) == []  # a sweep leaves nothing where the command was given
-    start(compose_run("state_reach", *SHORT, "seed=1", f"run_dir={alone}"))
-    assert metrics(tmp_path / "sweep" / "1") == metrics(alone)
-    for run_dir in (alone, tmp_path / "sweep" / "1"):
-        assert resume(run_dir, {"total_env_steps": 160}, None, force=False)["env_steps"] == 160
-    assert metrics(tmp_path / "sweep" / "1") == metrics(alone)
-
-
 def test_settings_of_one_run_do_not_reach_the_next(compose_run, tmp_path):
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
-    start(compose_run("state_reach", *SHORT, f"run_dir={first}"))
+    start(compose_run("state_reach", *SHORT, "total_env_steps=160", f"run_dir={first}"))
     other = ("trainer.deterministic=false", "trainer.threads=2", "trainer.tf32=true")
     start(compose_run("state_reach", *SHORT, *other, f"run_dir={second}"))
     used = read_payload(newest_valid(second / "checkpoints"))["record"]["fingerprint"]
     assert (used["threads"], used["deterministic"], used["tf32"]) == (2, False, False)
     torch.set_default_dtype(torch.float64)  # as a notebook's cell may have done
     start(compose_run("state_reach", *SHORT, f"run_dir={third}"))
-    assert metrics(third) == metrics(first)
-    for run_dir in (second, third, first):
+    assert metrics(third) == metrics(first)[: len(metrics(third))]
+    for run_dir in (second, third):
         resume(run_dir, {"total_env_steps": 160}, None, force=False)
     assert metrics(third) == metrics(first)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from resnet_weights import write_resnet_weights
 
+from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.run import start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,3 +33,8 @@ def test_options_train(compose_run, tmp_path, nth):
     summary = start(cfg)
     assert summary["status"] == "finished"
     assert summary["grad_updates"] >= 2
+    first, *_, last = sorted((tmp_path / "run/checkpoints").glob("step_*"))
+    before, after = (read_payload(path)["state_dict"] for path in (first, last))
+    weights = [name for name in before if name.startswith("agent.encoder.cnn.")]
+    same = all(torch.equal(before[name], after[name]) for name in weights)
+    assert same == (chosen["routing"] == "frozen" or chosen["encoder"] == "resnet_stem")

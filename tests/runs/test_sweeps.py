@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import subprocess
@@ -14,6 +15,7 @@ from known_specs import PUSH
 
 from fetchlab.build import build_module
 from fetchlab.config import typed
+from fetchlab.run import resume, start
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
@@ -45,32 +47,46 @@ def test_every_run_of_a_sweep_builds_and_none_is_another(compose_run, sweep):
     assert len(set(configs)) == len(configs) >= 2
 
 
-def multirun(*overrides):
+def multirun(*overrides, cwd=ROOT):
     return subprocess.run(
-        [sys.executable, "src/train.py", "-m", *overrides],
-        cwd=ROOT,
+        [sys.executable, ROOT / "src/train.py", "-m", *overrides],
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_a_sweep_runs_from_the_command_line_and_outlives_a_run_that_fails(tmp_path):
+def test_a_sweep_from_the_command_line_outlives_a_failure_and_its_runs_are_those_alone(
+    compose_run, tmp_path
+):
     # The second and third runs cannot be built: 4 of their 2 critics.
-    done = multirun(
-        *("sweep=leak", "experiment=state_push", "seed=0,1", "algo.target_subset=2,4", *TINY),
-        f"run_dir={tmp_path}",
-    )
+    chosen = ("sweep=leak", "experiment=state_push", "algo.target_subset=2,4", *TINY)
+    work, sweep, alone = (tmp_path / name for name in ("work", "sweep", "alone"))
+    work.mkdir()
+    done = multirun(*chosen, "seed=0,1", f"run_dir={sweep}", cwd=work)
     assert done.returncode == 2, done.stderr
     assert "error: 2 of 4 runs failed" in done.stderr
     assert "algo.target_subset=4: expected null or from 1 to algo.ensemble=2" in done.stderr
+    assert list(work.iterdir()) == []  # a sweep leaves nothing where the command was given
     finished = {}
-    for path in sorted(tmp_path.glob("*/summary.json")):
+    for path in sorted(sweep.glob("*/summary.json")):
         summary = json.loads(path.read_text())
         assert summary["status"] == "finished"
         assert summary["grad_updates"] >= 2
         finished[path.parent.name] = summary["seed"]
     assert finished == {"0": 0, "2": 1}
+    one = ("algo.target_subset=2", *TINY, "seed=1", f"run_dir={alone}")
+    start(compose_run("state_push", *one))
+    assert metrics(sweep / "2") == metrics(alone)
+    for run_dir in (alone, sweep / "2"):
+        assert resume(run_dir, {"total_env_steps": 46}, None, force=False)["env_steps"] == 46
+    assert metrics(sweep / "2") == metrics(alone)
+
+
+def metrics(run_dir):
+    rows = csv.DictReader((run_dir / "metrics.csv").open())
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
 
 
 @pytest.mark.full

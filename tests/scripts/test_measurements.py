@@ -212,7 +212,9 @@ def test_a_run_without_a_checkpoint(measured, tmp_path, pixel_push):
     assert "no valid step checkpoint" in text
 
 
-@pytest.mark.parametrize("script", ["drq_noise", "feature_stats"])
+@pytest.mark.parametrize(
+    "script", ["drq_noise", pytest.param("feature_stats", marks=pytest.mark.full)]
+)
 def test_a_script_runs_from_anywhere(tmp_path, script):
     command = [sys.executable, SCRIPTS / f"{script}.py", "--experiment", "state_push"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
