@@ -15,7 +15,7 @@ import imageio.v3 as iio  # noqa: E402
 import numpy as np  # noqa: E402
 import yaml  # noqa: E402
 
-from fetchlab.preflight.renderer import choose_gl_backend  # noqa: E402
+from fetchlab.preflight.renderer import choose_renderer  # noqa: E402
 
 MAGNIFY = 4
 STEPS = (0, 4, 8, 12)
@@ -23,7 +23,7 @@ STEPS = (0, 4, 8, 12)
 
 def main() -> None:
     """Render the study's observation above, the strict one below."""
-    choose_gl_backend()
+    choose_renderer()
     from fetchlab.envs.fetch import FetchEnv
     from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fetchlab.config import compose
-from fetchlab.preflight.renderer import choose_gl_backend
+from fetchlab.preflight.renderer import choose_renderer
 
-choose_gl_backend()  # before any test imports mujoco
+choose_renderer()  # before any test imports mujoco
 
 
 def pytest_collection_modifyitems(items):

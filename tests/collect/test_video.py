@@ -50,9 +50,6 @@ def test_an_existing_file_is_replaced(tmp_path, frames):
         ({"frames": np.zeros((2, 8, 8, 3), np.uint8)}, "frames"),
         ({"frames": np.zeros((0, 3, 8, 8), np.uint8)}, "frames"),
         ({"frames": np.zeros((2, 3, 8, 8), np.float32)}, "uint8"),
-        ({"fps": 0}, "fps"),
-        ({"magnify": 0}, "magnify"),
-        ({"path": "episode.gif"}, "path"),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path, frames, change, key):

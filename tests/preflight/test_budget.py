@@ -97,11 +97,6 @@ def test_memory_error_with_the_replay_in_memory_names_what_fits(tmp_path, free):
         budget.check_budget(tmp_path, 1 * GB, 22 * GB, 1_000_000, 20_000.0)
 
 
-def test_a_capacity_of_zero_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"replay\.capacity=0"):
-        budget.check_budget(tmp_path, 0, 0, 0, 1.0)
-
-
 def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path, monkeypatch):
     asked = []
 

@@ -29,7 +29,8 @@ def _fake_probe(monkeypatch, devices="0", **works):
 
     def probe(backend):
         tried.append(backend)
-        return renderer._Attempt(works[backend], f"about {backend}", devices)
+        about = f"about {backend}"
+        return renderer.RendererInfo(backend, about, devices) if works[backend] else about
 
     probe.cache_clear = lambda: None
     monkeypatch.setattr(renderer, "_probe", probe)
@@ -42,7 +43,9 @@ def test_this_machine_has_a_backend_and_it_renders():
     assert "OpenGL" in info.description
     assert info.backend != "egl" or "0" in info.egl_devices.split(",")
     assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == info.backend
-    assert renderer.choose_gl_backend() == info.backend  # now through MUJOCO_GL, from the cache
+    assert (
+        renderer.choose_renderer().backend == info.backend
+    )  # now through MUJOCO_GL, from the cache
     assert renderer._probe.cache_info().misses <= len(renderer.CANDIDATES)
 
 
@@ -54,7 +57,7 @@ def test_egl_is_preferred_and_osmesa_is_not_tried(monkeypatch):
 
 def test_osmesa_is_the_second_choice(monkeypatch):
     tried = _fake_probe(monkeypatch, egl=False, osmesa=True)
-    assert renderer.choose_gl_backend() == "osmesa"
+    assert renderer.choose_renderer().backend == "osmesa"
     assert tried == ["egl", "osmesa"]
     assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == "osmesa"
 
@@ -63,7 +66,7 @@ def test_mujoco_gl_is_the_only_candidate_where_set(monkeypatch):
     tried = _fake_probe(monkeypatch, egl=True, osmesa=True)
     monkeypatch.setenv("MUJOCO_GL", "OSMesa")
     monkeypatch.setenv("PYOPENGL_PLATFORM", "egl")  # MuJoCo refuses a platform that differs
-    assert renderer.choose_gl_backend() == "osmesa"
+    assert renderer.choose_renderer().backend == "osmesa"
     assert tried == ["osmesa"]
     assert os.environ["PYOPENGL_PLATFORM"] == "osmesa"
 
@@ -102,7 +105,7 @@ def test_a_backend_that_does_not_exist_fails_with_its_reason(monkeypatch):
 def test_a_driver_that_hangs_is_a_failure(monkeypatch):
     monkeypatch.setattr(renderer, "_PROBE", "import time; time.sleep(60)")
     monkeypatch.setattr(renderer, "PROBE_TIMEOUT_S", 0.2)
-    assert renderer._probe("egl") == renderer._Attempt(False, "no picture within 0 s")
+    assert renderer._probe("egl") == "no picture within 0 s"
 
 
 def test_a_driver_is_not_blamed_for_time_in_which_all_was_suspended():
@@ -110,7 +113,7 @@ def test_a_driver_is_not_blamed_for_time_in_which_all_was_suspended():
         "import sys; from fetchlab.preflight import renderer\n"
         "renderer.PROBE_TIMEOUT_S = 2.0\n"
         "renderer._PROBE = 'import time; time.sleep(0.6); print(7)'\n"
-        "print('probing', flush=True); print(renderer._probe('egl').text)"
+        "print('probing', flush=True); print(renderer._probe('egl').description)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -129,13 +132,13 @@ def test_a_driver_is_not_blamed_for_time_in_which_all_was_suspended():
 
 def test_a_driver_that_crashes_without_a_word_is_a_failure(monkeypatch):
     monkeypatch.setattr(renderer, "_PROBE", "import os; os.kill(os.getpid(), 11)")
-    assert renderer._probe("egl") == renderer._Attempt(False, "exit status -11")
+    assert renderer._probe("egl") == "exit status -11"
 
 
 def test_choosing_imports_neither_mujoco_nor_torch():
     code = (
-        "import sys; from fetchlab.preflight.renderer import choose_gl_backend\n"
-        "choose_gl_backend(); print(sorted({'mujoco', 'OpenGL', 'torch'} & set(sys.modules)))"
+        "import sys; from fetchlab.preflight.renderer import choose_renderer\n"
+        "choose_renderer(); print(sorted({'mujoco', 'OpenGL', 'torch'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

@@ -10,9 +10,9 @@ import fcntl
 import os
 import re
 import stat
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 from fetchlab.errors import ConfigError, RunFailedError
 
@@ -50,26 +50,25 @@ class RunLock:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise self._unusable(f"{LOCK_FILE} is not a regular file")
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"pid {os.getpid()} since {now}\n".encode(), 0)
-        except BlockingIOError:
-            holder = _describe(fd)
-            os.close(fd)
-            raise RunLockedError(
-                f"run_dir={str(self._run_dir)!r} is in use by {holder}: expected one process per"
-                " run; wait for it, stop it, or choose another run_dir"
-            ) from None
-        except OSError as error:
-            os.close(fd)
-            raise self._unusable(error.strerror or str(error)) from error
-        except BaseException:
-            os.close(fd)
-            raise
+        with ExitStack() as undo:
+            undo.callback(os.close, fd)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise self._unusable(f"{LOCK_FILE} is not a regular file")
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"pid {os.getpid()} since {now}\n".encode(), 0)
+            except BlockingIOError:
+                found = _holder(fd)
+                by = f"process {found[1]} since {found[2]}" if found else "another process"
+                raise RunLockedError(
+                    f"run_dir={str(self._run_dir)!r} is in use by {by}: expected one process per"
+                    " run; wait for it, stop it, or choose another run_dir"
+                ) from None
+            except OSError as error:
+                raise self._unusable(error.strerror or str(error)) from error
+            undo.pop_all()
         self._fd = fd
         _held.add(fd)
 
@@ -85,12 +84,7 @@ class RunLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def _unusable(self, reason: str) -> ConfigError:
@@ -109,11 +103,6 @@ def was_locked(run_dir: Path) -> bool:
         return stat.S_ISREG(os.fstat(fd).st_mode) and _holder(fd) is not None
     finally:
         os.close(fd)
-
-
-def _describe(fd: int) -> str:
-    holder = _holder(fd)
-    return f"process {holder[1]} since {holder[2]}" if holder else "another process"
 
 
 def _holder(fd: int) -> re.Match[str] | None:

@@ -9,17 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 #: Schedulers announce the end of a job by SIGTERM or one of the two others, a terminal that is
 #: closed or a connection that is lost by SIGHUP: the default of each ends a process at once.
 STOP_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2),
 )
 _EXIT_CODE_INTERRUPTED = 130
 _NOTICE = b"\nstopping after this round; Ctrl-C again exits now, without a checkpoint\n"
@@ -53,12 +50,7 @@ class StopFlag:
                     self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         while self._previous:
             number, handler = self._previous.popitem()
             # None stands for a handler that Python did not install and cannot put back.

@@ -79,12 +79,9 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
 
 
 def write_best(folder: Path, weights: Mapping[str, Any], env_steps: int) -> Path:
-    """Commit the best weights so far, then remove the ones they replace.
+    """Commit the best weights so far to ``folder``, then remove the ones they replace.
 
-    Args:
-        folder: a run's ``checkpoints`` folder.
-        weights: what evaluation needs, and nothing of the optimizers or the replay.
-        env_steps: environment steps done so far.
+    ``weights`` are what evaluation needs, and nothing of the optimizers or the replay.
     """
     path = write_payload(folder, checkpoint_name("best", env_steps), weights, env_steps)
     prune(folder, "best", keep=1)
@@ -102,19 +99,13 @@ class CommitCheckpointIO(CheckpointIO):
     """
 
     def __init__(self, keep: int) -> None:
-        require(keep >= 2, "keep", keep, "at least 2 (one may be damaged)", "raise it")
         self.keep = keep
         self.last_path: Path | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Commit ``checkpoint``, whose ``env_steps`` entry the module sets, then prune.
-
-        Args:
-            checkpoint: Lightning's dictionary, with an int ``env_steps``.
-            path: ``checkpoints / checkpoint_name("step", env_steps)``.
-            storage_options: not supported.
+        """Commit ``checkpoint`` with its int ``env_steps`` to ``path``, then prune.
 
         Raises:
             CheckpointError: it could not be written; earlier checkpoints are untouched.

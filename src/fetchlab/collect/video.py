@@ -26,10 +26,12 @@ def write_video(frames: np.ndarray, path: Path, fps: float, magnify: int) -> Non
         magnify: Whole factor >= 1 by which pixels are repeated: 84 pixels are tiny on a screen.
 
     Raises:
-        ConfigError: The arguments do not describe a video.
+        ConfigError: The frames are not of that shape.
         VideoUnavailableError: ffmpeg is missing or fails; the message says what to do.
     """
-    _check(frames, path, fps, magnify)
+    ok = frames.ndim == 4 and frames.shape[1] == 3 and frames.size > 0 and frames.dtype == np.uint8
+    found, expected = (frames.shape, str(frames.dtype)), "shape (T >= 1, 3, H, W), uint8"
+    require(ok, "frames", found, expected, "pass rendered frames, channels first")
     encoder = load_encoder()
     pixels = _even(frames.transpose(0, 2, 3, 1).repeat(magnify, axis=1).repeat(magnify, axis=2))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,17 +67,6 @@ def load_encoder() -> Any:
         remedy = "pip install 'imageio[ffmpeg]' (or set IMAGEIO_FFMPEG_EXE), or set video=false"
         raise VideoUnavailableError(f"videos need ffmpeg ({error}): {remedy}") from error
     return imageio_ffmpeg
-
-
-def _check(frames: np.ndarray, path: Path, fps: float, magnify: int) -> None:
-    images = frames.ndim == 4 and frames.shape[1] == 3 and frames.size > 0
-    found = (frames.shape, str(frames.dtype))
-    remedy = "pass rendered frames, channels first"
-    require(images, "frames", found, "shape (T >= 1, 3, H, W)", remedy)
-    require(frames.dtype == np.uint8, "frames", found, "uint8", remedy)
-    require(path.suffix == ".mp4", "path", str(path), "a name ending in .mp4", "rename it")
-    require(fps > 0, "fps", fps, "above 0", "25 is real time")
-    require(magnify >= 1, "magnify", magnify, "at least 1", "1 keeps the size")
 
 
 def _even(pixels: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ ask the operating system.
 
 from __future__ import annotations
 
-import os
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from fetchlab.errors import ConfigError, require
+from fetchlab.errors import ConfigError
 
 # Resident memory, rounded up from 4 FetchPush environments in one process (84x84 frames, Mesa's
 # software EGL): 566 MB rendering, 166 MB without; torch, lightning and torchrl imported: 386 MB.
@@ -48,7 +49,7 @@ def largest_capacity(needed: int, free: int, capacity: int, bytes_per_transition
     """The largest ``replay.capacity`` for which ``needed`` shrinks to ``free``; 0 if none does."""
     if needed <= free:
         return capacity
-    return max(0, capacity - _round_up((needed - free) / bytes_per_transition))
+    return max(0, capacity - math.ceil((needed - free) / bytes_per_transition))
 
 
 def check_budget(
@@ -68,40 +69,27 @@ def check_budget(
         ConfigError: one line with the bytes needed, the bytes free, and the largest
             ``replay.capacity`` that fits.
     """
-    require(capacity > 0, "replay.capacity", capacity, "at least 1", "set it in transitions")
-    require(bytes_per_transition > 0, "bytes_per_transition", bytes_per_transition, "> 0", "fix it")
     replay_on_disk = disk_bytes >= capacity * bytes_per_transition
-    for needed, free, place, replay_here, elsewise in (
-        (
-            disk_bytes,
-            free_disk_bytes(path),
-            f"on the disk at {nearest_existing(path)}",
-            replay_on_disk,
-            "free the disk or set run_dir to a larger one",
-        ),
-        (
-            memory_bytes,
-            available_memory_bytes(),
-            "in memory",
-            not replay_on_disk,
-            "lower collect.n_envs, collect.workers or algo.batch_size",
-        ),
-    ):
-        if needed <= free:
-            continue
-        fits = largest_capacity(needed, free, capacity, bytes_per_transition) if replay_here else 0
-        raise ConfigError(
-            "replay.capacity",
-            capacity,
-            f"a run within the {_exact(free)} free {place}, but it needs {_exact(needed)}",
-            (f"replay.capacity={fits} fits; lower it, or " if fits else "") + elsewise,
-        )
+    disk, memory = free_disk_bytes(path), available_memory_bytes()
+    on_disk = disk_bytes > disk
+    if on_disk:
+        needed, free, where = disk_bytes, disk, f"on the disk at {nearest_existing(path)}"
+        remedy = "free the disk or set run_dir to a larger one"
+    elif memory_bytes > memory:
+        needed, free, where = memory_bytes, memory, "in memory"
+        remedy = "lower collect.n_envs, collect.workers or algo.batch_size"
+    else:
+        return
+    if on_disk == replay_on_disk:
+        fits = largest_capacity(needed, free, capacity, bytes_per_transition)
+        remedy = f"replay.capacity={fits} fits; lower it, or {remedy}" if fits else remedy
+    expected = f"a run within the {_exact(free)} free {where}, but it needs {_exact(needed)}"
+    raise ConfigError("replay.capacity", capacity, expected, remedy)
 
 
 def free_disk_bytes(path: Path) -> int:
     """Bytes an ordinary user may still write below ``path``, which need not exist yet."""
-    stat = os.statvfs(nearest_existing(path))
-    return stat.f_bavail * stat.f_frsize
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
 def available_memory_bytes(
@@ -161,10 +149,6 @@ def _lines(path: Path) -> Iterator[str]:
 def _numbers(path: Path) -> dict[str, int]:
     """First number of each ``name number ...`` line, by name."""
     return {name: int(rest[0]) for name, *rest in map(str.split, _lines(path)) if rest}
-
-
-def _round_up(n: float) -> int:
-    return int(-(-n // 1))
 
 
 def _exact(n: int) -> str:

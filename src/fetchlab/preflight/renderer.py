@@ -72,13 +72,6 @@ class RendererInfo:
     egl_devices: str
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    works: bool
-    text: str  # the description, or the reason of the failure in one line
-    egl_devices: str = ""
-
-
 def choose_renderer() -> RendererInfo:
     """Find a backend that renders and select it for this process and its children.
 
@@ -95,23 +88,18 @@ def choose_renderer() -> RendererInfo:
     candidates = (asked,) if asked else CANDIDATES
     reasons = []
     for backend in candidates:
-        attempt = _probe(backend)
-        if attempt.works:
+        found = _probe(backend)
+        if isinstance(found, RendererInfo):
             os.environ.update(_environment(backend))
-            if "CUDA_VISIBLE_DEVICES" not in os.environ and "," in attempt.egl_devices:
-                os.environ["FETCHLAB_EGL_DEVICES"] = attempt.egl_devices
-            return RendererInfo(backend, attempt.text, attempt.egl_devices)
-        reasons.append(f"{backend}: {attempt.text}")
+            if "CUDA_VISIBLE_DEVICES" not in os.environ and "," in found.egl_devices:
+                os.environ["FETCHLAB_EGL_DEVICES"] = found.egl_devices
+            return found
+        reasons.append(f"{backend}: {found}")
     remedy = f"as root run `apt-get update && apt-get install --no-install-recommends {PACKAGES}`"
     if asked:
         remedy += ", or unset MUJOCO_GL to let one be found"
     expected = f"an OpenGL backend that renders without a display ({'; '.join(reasons)})"
     raise ConfigError("MUJOCO_GL", asked, expected, remedy)
-
-
-def choose_gl_backend() -> str:
-    """Select a backend as `choose_renderer` does, and return its name, such as ``egl``."""
-    return choose_renderer().backend
 
 
 def _environment(backend: str) -> dict[str, str]:
@@ -124,7 +112,8 @@ def _environment(backend: str) -> dict[str, str]:
 
 
 @cache
-def _probe(backend: str) -> _Attempt:
+def _probe(backend: str) -> RendererInfo | str:
+    """The renderer behind a backend, or in one line why it fails."""
     with subprocess.Popen(
         # -P: a file of the working folder must not shadow a module
         [sys.executable, "-P", "-c", _PROBE],
@@ -138,15 +127,11 @@ def _probe(backend: str) -> _Attempt:
         try:
             out, err = patiently(partial(process.communicate, timeout=PROBE_TIMEOUT_S / SLICES))
         except subprocess.TimeoutExpired:
-            return _Attempt(False, f"no picture within {PROBE_TIMEOUT_S:.0f} s")
+            return f"no picture within {PROBE_TIMEOUT_S:.0f} s"
         finally:
             process.kill()
     if out.strip():  # a picture was there; a device beyond the first may have failed
         description, *devices = out.strip().splitlines()
-        return _Attempt(True, description.strip()[:200], "".join(devices[:1]).strip())
-    return _Attempt(False, _last_line(err) or f"exit status {process.returncode}")
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip()[:200] if lines else ""
+        return RendererInfo(backend, description.strip()[:200], "".join(devices[:1]).strip())
+    *_, last = ["", *err.strip().splitlines()]
+    return last.strip()[:200] or f"exit status {process.returncode}"
