@@ -49,9 +49,6 @@ def write_checkpoint(
         files: content by plain file name.
         env_steps: environment steps done so far.
 
-    Returns:
-        The new checkpoint's folder.
-
     Raises:
         CheckpointError: it could not be written; every earlier checkpoint is untouched.
     """

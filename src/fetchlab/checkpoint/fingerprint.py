@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,7 @@ def fingerprint(workers: int, renderer: str, device: torch.device | str) -> dict
 
     Reads torch's settings: the run must have set them before (`fetchlab.preflight.numerics`).
 
-    Args:
-        workers: simulator processes.
-        renderer: the OpenGL renderer as it names itself, or ``"none"``.
-        device: where the networks are.
+    ``renderer`` is OpenGL's as it names itself, or ``"none"``; the networks are on ``device``.
     """
     device = torch.device(device)
     return {
@@ -67,21 +65,15 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def config_difference(
     old: Mapping[str, Any], new: Mapping[str, Any], ignore: Iterable[str] = ()
 ) -> list[str]:
-    """What changed between two nested configs, one line per value.
+    """What changed between two nested configs: ``dotted.key: old -> new``, sorted by key.
 
-    Args:
-        old: nested dicts and lists of plain values.
-        new: the same.
-        ignore: dotted keys that may differ, with everything below them.
-
-    Returns:
-        ``dotted.key: old -> new``, sorted by key; ``(absent)`` stands for a missing value.
+    ``(absent)`` stands for a missing value. What is below a dotted key of ``ignore`` may differ.
     """
-    skipped = tuple(ignore)
     before, after = _flatten(old), _flatten(new)
+    skipped = tuple(f"{name}." for name in ignore)
     lines = []
     for key in sorted({*before, *after}):
-        if any(key == name or key.startswith(f"{name}.") for name in skipped):
+        if f"{key}.".startswith(skipped):
             continue
         left, right = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if not _same(left, right):
@@ -108,12 +100,10 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = dict.fromkeys(_PACKAGES, _ABSENT)
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = _ABSENT
     return found
 
 

@@ -32,11 +32,9 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AllowedTargets:
-    """What ``_target_`` may name: exactly these names, or anything defined in a trusted module.
+    """What ``_target_`` may name: exactly ``names``, or anything defined in a ``trusted`` module.
 
-    Args:
-        names: exact names.
-        trusted: dotted names of modules; their submodules are trusted with them.
+    A module is given by its dotted name; its submodules are trusted with it.
     """
 
     names: frozenset[str]
@@ -74,15 +72,12 @@ def allowed_targets(configs_dir: Path, trusted: Sequence[str] = ()) -> AllowedTa
 
     A file that cannot be read is left out with a warning: it must not block every run.
 
-    Args:
-        configs_dir: the project's own configurations.
-        trusted: modules of the user's own, from the command line, never from a run folder.
+    ``trusted`` are modules of the user's own, from the command line, never from a run folder.
 
     Raises:
         ConfigError: the folder holds no YAML file, or a module's name is not a dotted name.
     """
-    listed = isinstance(trusted, Sequence) and not isinstance(trusted, str)
-    fits = listed and all(_is_dotted_name(module) for module in trusted)
+    fits = isinstance(trusted, list | tuple) and all(map(_is_dotted_name, trusted))
     require(fits, "trusted_modules", trusted, "a list of modules", "e.g. trusted_modules=[my_pkg]")
     files = sorted(configs_dir.rglob("*.yaml"))
     require(bool(files), "configs_dir", str(configs_dir), "a folder of YAML files", "check it")
@@ -101,11 +96,7 @@ def _is_dotted_name(name: object) -> bool:
 
 
 def load_run_config(path: Path, allowed: Container[str]) -> dict[str, Any]:
-    """Read the resolved config of a run.
-
-    Args:
-        path: the run's ``config.yaml``.
-        allowed: names that ``_target_`` may have, from `allowed_targets`.
+    """Read the resolved config of a run, whose targets are among those `allowed_targets`.
 
     Returns:
         nested dicts and lists of str, int, float, bool and None.
@@ -150,9 +141,8 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as stream:
-        raw = stream.read(_MAX_CONFIG_BYTES + 1)
-    if len(raw) > _MAX_CONFIG_BYTES:
-        raise ValueError(f"larger than {_MAX_CONFIG_BYTES} bytes")
+        if len(raw := stream.read(_MAX_CONFIG_BYTES + 1)) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"larger than {_MAX_CONFIG_BYTES} bytes")
     return raw
 
 

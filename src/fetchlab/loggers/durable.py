@@ -74,7 +74,7 @@ def checked_size(path: Path, size: object) -> int:
     Raises:
         ConfigError: ``size`` is no byte count, ``path`` is no regular file, or it is shorter.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if type(size) is not int or size < 0:
         raise ConfigError(str(path), size, "a size in bytes", "the checkpoint is damaged")
     if size == 0 and not path.exists() and not path.is_symlink():
         return 0  # nothing was logged before the checkpoint

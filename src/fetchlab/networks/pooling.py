@@ -10,6 +10,8 @@
   so that the heads see numbers in [-1, 1] however large the maps are. DrQ-v2 kept it.
 - `GlobalAverage`: how much of each feature is in the image, and nothing of where (Lin et al. 2013,
   arXiv 1312.4400, section 3.2): the control that says how much of a task needs positions.
+
+All are built for ``in_shape``, the ``(F, h, w)`` of one encoded image, and say their ``out_dim``.
 """
 
 from __future__ import annotations
@@ -29,18 +31,16 @@ class SpatialSoftmax(nn.Module):
     positive whatever the optimizer does, and a step changes it by a ratio.
 
     Args:
-        in_shape: ``(F, h, w)`` of one encoded image, h and w at least 2.
+        in_shape: ``(F, h, w)``, h and w at least 2.
         temperature: start value of T, > 0; 1 is the plain softmax.
 
-    Attributes:
-        out_dim: ``2 * F``, laid out x_1, y_1, x_2, y_2, ...; x grows to the right, y downwards.
+    The vector is laid out x_1, y_1, x_2, y_2, ...; x grows to the right, y downwards.
 
     Raises:
         ConfigError: a map narrower than two positions, or a temperature that is not positive.
     """
 
     grid: Tensor
-    out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int], temperature: float) -> None:
         super().__init__()
@@ -68,17 +68,12 @@ class FlattenLinear(nn.Module):
     """One linear layer over all positions of all feature maps.
 
     Args:
-        in_shape: ``(F, h, w)`` of one encoded image.
+        in_shape: ``(F, h, w)``.
         features: size of the output, at least 1.
-
-    Attributes:
-        out_dim: ``features``.
 
     Raises:
         ConfigError: ``features`` is not positive.
     """
-
-    out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int], features: int) -> None:
         super().__init__()
@@ -95,17 +90,12 @@ class FlattenNormTanh(nn.Module):
     """``tanh(LayerNorm(W maps + b))`` over all positions of all feature maps.
 
     Args:
-        in_shape: ``(F, h, w)`` of one encoded image.
+        in_shape: ``(F, h, w)``.
         features: size of the output, at least 2 (of one number, LayerNorm leaves only its bias).
-
-    Attributes:
-        out_dim: ``features``.
 
     Raises:
         ConfigError: ``features`` is too small.
     """
-
-    out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int], features: int) -> None:
         super().__init__()
@@ -126,13 +116,8 @@ class GlobalAverage(nn.Module):
     """Mean of each feature map; nothing to learn.
 
     Args:
-        in_shape: ``(F, h, w)`` of one encoded image.
-
-    Attributes:
-        out_dim: ``F``.
+        in_shape: ``(F, h, w)``; ``out_dim`` is F.
     """
-
-    out_dim: int
 
     def __init__(self, in_shape: tuple[int, int, int]) -> None:
         super().__init__()

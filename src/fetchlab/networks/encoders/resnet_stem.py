@@ -56,9 +56,8 @@ class ResNetStem(nn.Module):
 
     def __init__(self, in_channels: int, image_size: int, weights_path: str | None) -> None:
         super().__init__()
-        require(
-            in_channels % _RGB == 0, "in_channels", in_channels, "RGB frames", "stack x 3 channels"
-        )
+        rgb, remedy = in_channels % _RGB == 0, "stack x 3 channels"
+        require(rgb, "in_channels", in_channels, "RGB frames", remedy)
         side = check_image(in_channels, image_size, (_STEM, _POOL))
         self.conv1 = nn.Conv2d(_RGB, _CHANNELS, *_STEM, bias=False)
         self.bn1 = _FrozenBatchNorm()
@@ -82,20 +81,13 @@ class ResNetStem(nn.Module):
 class _FrozenBatchNorm(nn.Module):
     """``(x - running_mean) / sqrt(running_var + 1e-5) * weight + bias``, training or not."""
 
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         for name in ("weight", "bias", "running_mean", "running_var"):
             self.register_buffer(name, torch.empty(_CHANNELS))
 
     def forward(self, maps: Tensor) -> Tensor:
-        return functional.batch_norm(
-            maps, self.running_mean, self.running_var, self.weight, self.bias, training=False
-        )
+        return functional.batch_norm(maps, **dict(self.named_buffers()))  # type: ignore[arg-type]
 
 
 class _BasicBlock(nn.Module):
@@ -133,8 +125,8 @@ def _read(path: str | None) -> Mapping[Any, Any]:
         raise ConfigError(_KEY, path, _EXPECTED, remedy)
     try:
         stored = torch.load(Path(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or crafted file makes the unpickler raise
-        # Not its text: for what is more than tensors, that advises to load it unsafely.
+    except Exception as error:  # whatever a crafted file makes the unpickler raise; not its text,
+        # which for what is more than tensors advises to load it unsafely
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise ConfigError(_KEY, path, _EXPECTED, f"{remedy} ({reason})") from error
     if not isinstance(stored, Mapping):
