@@ -140,17 +140,19 @@ def test_a_critic_without_pixels_cannot_train_the_encoder(compose_run):
 
 TINY = (
     "debug=default",
-    "total_env_steps=108",
+    "task.max_episode_steps=10",
+    "total_env_steps=28",
     "algo.batch_size=2",
     "algo.utd_ratio=0.5",
     "replay.capacity=200",
     "replay.margin_env_steps=200",
     "collect.n_envs=2",
     "collect.workers=1",
-    "collect.learning_starts=100",
-    "callbacks.log_every_env_steps=100",
-    "callbacks.evaluation.every_env_steps=108",
-    "callbacks.evaluation.episodes=2",
+    "collect.learning_starts=20",
+    "callbacks.log_every_env_steps=20",
+    "callbacks.evaluation.every_env_steps=28",
+    "callbacks.evaluation.episodes=1",
+    "callbacks.evaluation.n_envs=1",
 )
 
 
@@ -174,7 +176,7 @@ LARGE_STACK = (
 
 @pytest.mark.parametrize("overrides", [SMALL_STACK, LARGE_STACK], ids=["1x128", "8x48"])
 def test_whole_runs(compose_run, tmp_path, overrides):
-    line = "algo.her_k={from:8,to:1,over_env_steps:100}"
+    line = "algo.her_k={from:8,to:1,over_env_steps:25}"
     summary = start(
         compose_run("pixel_push_nodrq", *TINY, f"run_dir={tmp_path / 'run'}", line, *overrides)
     )

@@ -170,20 +170,17 @@ def test_an_interpreter_without_torch_is_one_line(tmp_path, python):
 
 
 def test_captured_and_eager_updates_are_rehearsed_here(check, tmp_path):
-    """The rows themselves, by this interpreter: the host's, and what every update is built with."""
-    process = check(f'versions*|toy*) exec {sys.executable} "$@" ;;', seconds=600)
+    """The rows themselves, by this interpreter: what every update is built with."""
+    process = check(f'toy*) exec {sys.executable} "$@" ;;', seconds=600)
     process.communicate(timeout=120)
     stages, figures = read(tmp_path / "out")
     assert process.returncode == 0
     assert all(row["ok"] for row in stages.values())
-    host, weights, losses = figures[:3]
-    assert host["name"] == "gpu_host"
-    assert host["renders"] in ("CPU", "GPU")
+    weights, losses = figures[1:3]
     assert (weights["name"], weights["value"]) == ("gpu_toy_weight_difference", 0.0)
     assert (losses["name"], losses["ok"]) == ("gpu_graphs_loss_difference", True)
-    assert all(
-        row["rehearsal"] and row["experiment"] == "pixel_push_strict_gpu" for row in (host, weights)
-    )
+    assert weights["rehearsal"]
+    assert weights["experiment"] == "pixel_push_strict_gpu"
 
 
 @pytest.mark.full
@@ -198,6 +195,7 @@ def test_a_rehearsal_of_all_stages(tmp_path):
     assert list(stages) == STAGES
     assert stages["run"]["at_s"] < 300
     found = {row["name"]: row for row in figures}
+    assert found["gpu_host"]["renders"] in ("CPU", "GPU")
     assert found["gpu_exact_resume"]["ok"]
     assert found["gpu_run"]["summary"]["status"] in ("finished", "stopped")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
