@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fetchlab.config import compose
 from fetchlab.preflight.renderer import choose_renderer
 
 choose_renderer()  # before any test imports mujoco
+# Tensors of a few numbers, and a process for each core: a second thread is only waited for.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -67,12 +67,8 @@ class Manifest:
     def encode(self) -> bytes:
         """The one byte string that stands for this manifest, its own digest included."""
         files = {n: {"bytes": f.size_bytes, "sha256": f.sha256} for n, f in self.files.items()}
-        body: dict[str, Any] = {
-            "env_steps": self.env_steps,
-            "files": files,
-            "format": FORMAT,
-            "serial": self.serial,
-        }
+        body: dict[str, Any] = {"env_steps": self.env_steps, "serial": self.serial}
+        body |= {"files": files, "format": FORMAT}
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         text = json.dumps({**body, "digest": digest}, sort_keys=True, indent=1)
         return f"{text}\n".encode()
@@ -99,11 +95,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def validate(path: Path) -> Manifest:
-    """Check the checkpoint ``path`` whole: manifest, listed files, sizes, SHA-256.
-
-    Raises:
-        CheckpointError: with the first thing that is wrong.
-    """
+    """`read_checkpoint`, for its manifest alone."""
     return read_checkpoint(path)[0]
 
 
@@ -111,7 +103,7 @@ def read_checkpoint(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     """Read a checkpoint whole; the bytes returned are the very bytes that were verified.
 
     Raises:
-        CheckpointError: as `validate`.
+        CheckpointError: with the first thing that is wrong: manifest, a file's size or SHA-256.
     """
     contents = {}
     with _folder(path) as folder:

@@ -51,9 +51,8 @@ def read_payload(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if PAYLOAD not in contents:
         raise CheckpointError(path, f"{PAYLOAD} is missing")
     try:
-        payload = torch.load(
-            io.BytesIO(contents[PAYLOAD]), map_location=map_location, weights_only=True
-        )
+        stream = io.BytesIO(contents[PAYLOAD])
+        payload = torch.load(stream, map_location=map_location, weights_only=True)
     except Exception as error:  # whatever crafted bytes make the unpickler raise
         culprit = re.search(r"GLOBAL \S+", str(error))
         detail = culprit.group() if culprit else type(error).__name__

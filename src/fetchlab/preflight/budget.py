@@ -34,11 +34,8 @@ def run_memory_bytes(
         n_envs: environments in all workers together.
         pixels: whether the environments render.
         parameter_bytes: all trained parameters, once.
-        working_bytes: one round's batches and activations, and the replay where it is held in
-            memory.
-
-    Returns:
-        An estimate in bytes; the memory-mapped replay is page cache and counts as nothing.
+        working_bytes: a round's batches and activations, and the replay where memory holds it;
+            a memory-mapped one is page cache and counts as nothing.
     """
     per_env = ENV_BYTES + (RENDERING_BYTES if pixels else 0)
     processes = MAIN_PROCESS_BYTES + workers * WORKER_BYTES + n_envs * per_env

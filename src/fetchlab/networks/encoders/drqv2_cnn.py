@@ -27,9 +27,6 @@ class DrQv2CNN(nn.Sequential):
         image_size: side of the square image, at least 17 pixels.
         filters: channels of every layer, at least 1 (the paper's: 32).
 
-    Attributes:
-        out_shape: ``(filters, h, w)`` of one encoded image.
-
     Raises:
         ConfigError: a value is not positive, or the image is too small for the four layers.
     """

@@ -1,7 +1,7 @@
 """What every stack of square layers asks at construction: sides of maps, and its convolutions.
 
 An image too small for an encoder is refused with the smallest size that would do, before anything
-is simulated.
+is simulated. What is left of one, channels, height and width, is every encoder's ``out_shape``.
 """
 
 from __future__ import annotations
@@ -49,13 +49,9 @@ def check_image(in_channels: int, image_size: int, layers: Sequence[Layer]) -> i
     require(in_channels >= 1, "in_channels", in_channels, "at least 1", "use stack x 3 channels")
     side = output_side(image_size, layers) if image_size >= 1 else 0
     least = next(size for size in count(1) if output_side(size, layers) >= MIN_MAP_SIDE)
-    require(
-        side >= MIN_MAP_SIDE,
-        "image_size",
-        image_size,
-        f"an image that leaves feature maps of {MIN_MAP_SIDE}x{MIN_MAP_SIDE} or more",
-        f"use at least {least} pixels; the study's is 84",
-    )
+    expected = f"an image that leaves feature maps of {MIN_MAP_SIDE}x{MIN_MAP_SIDE} or more"
+    remedy = f"use at least {least} pixels; the study's is 84"
+    require(side >= MIN_MAP_SIDE, "image_size", image_size, expected, remedy)
     return side
 
 

@@ -32,21 +32,14 @@ class ImpalaCNN(nn.Sequential):
         image_size: side of the square image, pixels; at least 9 for three sections.
         depths: channels of each section, each at least 1 (the paper's: 16, 32, 32).
 
-    Attributes:
-        out_shape: ``(depths[-1], h, w)`` of one encoded image.
-
     Raises:
         ConfigError: no section, a depth that is not positive, or the image is too small for them.
     """
 
     def __init__(self, in_channels: int, image_size: int, depths: Sequence[int]) -> None:
-        require(
-            len(depths) >= 1 and min(depths) >= 1,
-            "encoder.depths",
-            list(depths),
-            "at least one positive number",
-            "the paper's are [16, 32, 32]",
-        )
+        fits, expected = min(depths, default=0) >= 1, "at least one positive number"
+        remedy = "the paper's are [16, 32, 32]"
+        require(fits, "encoder.depths", list(depths), expected, remedy)
         side = check_image(in_channels, image_size, (_CONV, _POOL) * len(depths))
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((in_channels, *depths)):

@@ -25,9 +25,6 @@ class ManipulationCNN(nn.Sequential):
         image_size: side of the square image, at least 5 pixels.
         filters: channels of every layer, at least 1.
 
-    Attributes:
-        out_shape: ``(filters, h, w)`` of one encoded image.
-
     Raises:
         ConfigError: a value is not positive, or the image is too small for the four layers.
     """

@@ -30,21 +30,14 @@ class NatureCNN(nn.Sequential):
         image_size: side of the square image, at least 44 pixels.
         filters: channels of the three layers, each at least 1 (the paper's: 32, 64, 64).
 
-    Attributes:
-        out_shape: ``(filters[2], h, w)`` of one encoded image.
-
     Raises:
         ConfigError: not three positive filters, or the image is too small for the three layers.
     """
 
     def __init__(self, in_channels: int, image_size: int, filters: Sequence[int]) -> None:
-        require(
-            len(filters) == len(_LAYERS) and min(filters) >= 1,
-            "encoder.filters",
-            list(filters),
-            f"{len(_LAYERS)} positive numbers",
-            "the paper's are [32, 64, 64]",
-        )
+        fits, expected = len(filters) == 3 and min(filters) >= 1, "3 positive numbers"
+        remedy = "the paper's are [32, 64, 64]"
+        require(fits, "encoder.filters", list(filters), expected, remedy)
         side = check_image(in_channels, image_size, _LAYERS)
         super().__init__(*convolutions(in_channels, filters, _LAYERS))
         self.out_shape = (filters[-1], side, side)
