@@ -30,7 +30,7 @@ from measure.subjects import Subject, answer, command_line, subject  # noqa: E40
 from measure.tables import each, heading, over, percent, row, write_json  # noqa: E402
 
 from fetchlab.augment import RandomShift  # noqa: E402
-from fetchlab.config import shipped  # noqa: E402
+from fetchlab.config import compose  # noqa: E402
 from fetchlab.networks.pooling import SpatialSoftmax  # noqa: E402
 
 #: The study's two estimates: noise and signal in coordinate units, their ratio as it gave it.
@@ -78,7 +78,7 @@ def measure(of: Subject, moments: Moments, draws: int) -> dict[str, Any]:
     shape, shift = geometry(of.cfg), instantiate(of.cfg["augment"])
     own = isinstance(shift, RandomShift)
     if not isinstance(shift, RandomShift):
-        shift = instantiate(shipped("augment", "random_shift"))
+        shift = instantiate(compose("pixel_push")["augment"])
     rng = torch.Generator().manual_seed(of.cfg["seed"])
     std_px = uniform_std(shift.pad)
     found: dict[str, Any] = {

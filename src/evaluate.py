@@ -3,23 +3,14 @@
 import sys
 from typing import Any
 
-from fetchlab.entry import (
-    answer,
-    asks_for_help,
-    boolean,
-    modules,
-    path,
-    positive,
-    read_arguments,
-    whole_number,
-)
-from fetchlab.errors import ConfigError
+from fetchlab import entry, schema
 
 HELP = """\
 Evaluate a stored policy, with the mode of its actions:
 
   python src/evaluate.py run=RUN_DIR [KEY=VALUE ...]
 
+The result is printed, and written to RUN_DIR/evaluations/. The keys of configs/evaluate.yaml:
   run=RUN_DIR                a run's folder
   episodes=100               how many; each begins with a seed of its own
   seed=K                     the episodes of a training evaluation of a run with seed=K; by default
@@ -27,30 +18,30 @@ Evaluate a stored policy, with the mode of its actions:
   checkpoint=PATH            a checkpoint's folder; by default the run's newest valid one
   video=true                 write the first episodes to RUN_DIR/videos/
   trusted_modules=[my_pkg]   modules of your own that the run's configuration may name
+  task=NAME                  another task of configs/task than the run's own
+  obs.pixels.camera.KEY=...  another camera; show_goal and quality in the same way
 
 Examples:
   python src/evaluate.py run=logs/state_reach/RUN episodes=100 video=true
   python src/evaluate.py run=RUN_DIR checkpoint=RUN_DIR/checkpoints/best_000100000
+  python src/evaluate.py run=RUN_DIR obs.pixels.camera.azimuth=240 obs.pixels.show_goal=true
 """
-READERS = {
-    "run": path,
-    "checkpoint": path,
-    "episodes": positive,
-    "seed": whole_number,
-    "video": boolean,
-    "trusted_modules": modules,
-}
 
 
-def evaluate(args: list[str]) -> None:
+def evaluate(plain: dict[str, Any]) -> None:
     """Play the episodes and print what they gave."""
-    given = {"episodes": 100, "checkpoint": None, "seed": None, "video": False}
-    options: dict[str, Any] = {**given, "trusted_modules": [], **read_arguments(args, READERS)}
-    if "run" not in options:
-        raise ConfigError("run", "", "a run's folder", "python src/evaluate.py run=RUN_DIR")
-    from fetchlab.evaluation import evaluate_run
+    asked, changes = entry.asked(plain, schema.Evaluate)
+    from fetchlab.play import evaluate_run
 
-    result = evaluate_run(options.pop("run"), **options)
+    result = evaluate_run(
+        asked.run,
+        asked.episodes,
+        asked.video,
+        asked.checkpoint,
+        asked.seed,
+        asked.trusted_modules,
+        changes,
+    )
     first, last = result["seeds"]
     print(f"episodes with seeds {first} to {last}: {result['seeds_are']}")
     low, high = result["success_rate_95"]
@@ -62,14 +53,15 @@ def evaluate(args: list[str]) -> None:
     )
     for video in result["videos"]:
         print(f"video: {video}")
+    print(f"result: {result['file']}")
 
 
 def main() -> None:
     """Run the command line."""
-    if asks_for_help(sys.argv[1:]):
+    if entry.asks_for_help(sys.argv[1:]):
         print(HELP, end="")
-        return
-    answer(lambda: evaluate(sys.argv[1:]))
+    else:
+        entry.launch("evaluate", evaluate, paths=["run", "checkpoint"])
 
 
 if __name__ == "__main__":

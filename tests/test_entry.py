@@ -1,69 +1,37 @@
-"""Arguments of `resume=` and of an evaluation: typed, each known, each once; and `--help`."""
+"""Arguments of `resume=` and of an evaluation: paths as they are, slips in one line; `--help`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import train
-from fetchlab import config, entry
-from fetchlab.errors import ConfigError
+from fetchlab import config, entry, schema
+from fetchlab.overrides import literal
 
 ROOT = Path(__file__).parents[1]
-READERS = {
-    "run": entry.path,
-    "on": entry.boolean,
-    "from_0": entry.whole_number,
-    "from_1": entry.positive,
-    "workers": entry.count_or_null,
-    "seconds": entry.number,
-    "name": entry.words,
-    "trusted": entry.modules,
-}
+PATHS = [
+    *("a b=c", "it's a $run", "x,y", "[a]", "{a:b}", "~/runs", "é#;()", "a\\", "a\\'b", "'", "12"),
+    *("${oc.env:HOME}/x", "\\${x}", 'say "x" y', "a\nb", "%", "", " "),
+]
 
 
-@pytest.mark.parametrize(
-    ("arg", "value"),
-    [
-        ("run=a b=c", Path("a b=c")),
-        ("on=True", True),
-        ("on=fALSE", False),
-        ("from_0=0", 0),
-        ("from_1=2_000_000", 2_000_000),
-        ("workers=null", None),
-        ("workers=3", 3),
-        ("seconds=2.5e-1", 0.25),
-        ("name=cpu", "cpu"),
-        ("trusted=[a, b.c]", ["a", "b.c"]),
-        ("trusted=a", ["a"]),
-        ("trusted=[]", []),
-    ],
-)
-def test_values_have_types(arg, value):
-    (read,) = entry.read_arguments([arg], READERS).values()
-    assert read == value
-    assert type(read) is type(value) or isinstance(read, Path)
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_taken_as_they_are(monkeypatch, path):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"run={path}", "seed=3", f"checkpoint={path}"])
+    entry.launch("evaluate", seen.append, ["run", "checkpoint"])
+    assert [(cfg["run"], cfg["seed"], cfg["checkpoint"]) for cfg in seen] == [(path, 3, path)]
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        *(["on=1"], ["on=yes"], ["on="], ["from_0=-1"], ["from_0=1.0"], ["from_0=1__0"]),
-        *(["from_0=_1"], ["from_0=٣"], ["from_0=1 "], ["from_1=0"], ["from_1=" + "9" * 5000]),
-        *(["workers=none"], ["workers=0"], ["seconds=nan"], ["seconds=inf"], ["seconds=-1"]),
-        *(["seconds=0"], ["seconds="], ["name="], ["run= "], ["trusted=[a,]"], ["trusted=a;b"]),
-        *(["trusted=[[a]]"], ["On=true"], ["+on=true"], ["~on"], ["on"], ["--on=true"], ["=1"]),
-        ["on=true", "on=true"],
-    ],
-)
-def test_anything_else_is_one_line_with_the_key(args):
-    with pytest.raises(ConfigError, match=r": expected .*; ") as caught:
-        entry.read_arguments(args, READERS)
-    assert str(caught.value).isprintable()
-    assert args[-1].partition("=")[0] in str(caught.value)
+def test_null_what_is_quoted_and_a_sweep_are_left_to_hydra(monkeypatch):
+    given = ["checkpoint=null", "run='a b'", 'run="a"', "episodes=3", "--cfg", "run"]
+    assert literal(given, ["run", "checkpoint"]) == given
+    assert literal(["-m", "run=a,b"], ["run"]) == ["-m", "run=a,b"]
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
@@ -83,12 +51,14 @@ def test_help(tmp_path, script, args):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["resume="], "resume='': expected a value"),
-        (["resume"], "argument='resume': expected KEY=VALUE"),
+        (["resume="], "resume='': expected a run's folder"),
+        (["resume"], "override='resume': expected KEY=VALUE"),
+        (["resume=null"], "resume=None: expected a run's folder"),
         (["resume=.", "force_resume=yes"], "force_resume='yes': expected true or false"),
-        (["resume=.", "total_env_steps=many"], "expected a positive whole number"),
-        (["resume=.", "resume=.."], "resume='..': expected each key once"),
-        (["resume=.", "-m"], "argument='-m': expected KEY=VALUE"),
+        (["resume=.", "+seed=3"], "+seed='3': expected a key without + or ~"),
+        (["resume=.", "~trainer"], "~trainer='': expected a key without + or ~"),
+        (["resume=.", "~force_resume"], "~force_resume='': expected a key without + or ~"),
+        (["resume=.", "trainer=tpu"], "Available options in 'trainer': auto cpu gpu"),
         (["resume=."], "expected a run's folder"),
         (["sweep=leak"], "sweep='leak': expected -m before it"),
         (["sweep=signal", "debug=default"], "python src/train.py -m sweep=signal"),
@@ -105,11 +75,29 @@ def test_slips_of_train_are_one_line_and_write_nothing(tmp_path, args, words):
 
 def test_what_may_change_reaches_the_resumed_run(monkeypatch):
     seen = []
-    monkeypatch.setattr("fetchlab.run.resume", lambda *given: seen.append(given))
+    monkeypatch.setattr(
+        "fetchlab.run.resume", lambda *given: seen.append(given) or {"status": "finished"}
+    )
     evaluation = "callbacks.evaluation"
     args = ["resume=R", f"{evaluation}.episodes=5", f"{evaluation}.workers=null", "trainer=cpu"]
-    train.continue_run([*args, "trusted_modules=[mine]", "force_resume=True"])
-    changes = {f"{evaluation}.episodes": 5, f"{evaluation}.workers": None}
-    assert seen == [(Path("R"), {**changes, "trusted_modules": ["mine"]}, "cpu", True)]
-    keys = {key.partition(f"{evaluation}.")[2] for key in train.resume_readers()}
-    assert keys >= set(config.shipped("callbacks", "default")["evaluation"])
+    given = [*args, "trusted_modules=[mine]", "force_resume=True"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    ((run_dir, changes, force),) = seen
+    assert (run_dir, force) == ("R", True)
+    cpu = config.compose("state_push", "trainer=cpu")["trainer"]
+    assert changes.pop("trainer") == cpu | {"accelerator": "cpu"}
+    assert changes == {
+        f"{evaluation}.episodes": 5,
+        f"{evaluation}.workers": None,
+        "trusted_modules": ["mine"],
+    }
+    every = [f"{evaluation}.{name}" for name in get_type_hints(schema.Evaluation)]
+    assert set(entry.keys("resume")) >= {*every, "resume", "total_env_steps", "trainer"}
+
+
+def test_the_trainers_differ_in_their_accelerator_alone():
+    choices = ("auto", "cpu", "gpu")
+    auto, cpu, gpu = (config.compose("state_push", f"trainer={one}")["trainer"] for one in choices)
+    assert cpu == {**auto, "accelerator": "cpu"}
+    assert gpu == {**auto, "accelerator": "gpu"}

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fetchlab import schema
 from fetchlab.checkpoint.safe_config import allowed_targets, check_plain
 from fetchlab.conform import Conform, instance
 from fetchlab.entries import PIXELS, check_inputs
-from fetchlab.errors import ConfigError, require
+from fetchlab.errors import require
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -74,12 +72,18 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
 
 
 def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with other values at some dotted keys."""
+    """A copy with other values at some dotted keys.
+
+    Raises:
+        ConfigError: for a key of a section that this configuration does not have.
+    """
     new: dict[str, Any] = copy.deepcopy(dict(cfg))
     for dotted, value in changes.items():
         node = new
         *groups, name = dotted.split(".")
-        for group in groups:
+        for index, group in enumerate(groups):
+            says = f"{'.'.join(groups[: index + 1])} to be set, it is null here"
+            require(isinstance(node.get(group), dict), dotted, value, says, "leave it out")
             node = node[group]
         node[name] = value
     return new
@@ -170,25 +174,6 @@ def _check_inputs(run: schema.Run) -> None:
 def names(group: str) -> list[str]:
     """The choices of a group: its files' names."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-
-
-def shipped(group: str, name: str) -> dict[str, Any]:
-    """One of the project's own group files that needs no composition, such as ``trainer/cpu``.
-
-    Raises:
-        ConfigError: there is none of that name, or it cannot be read.
-    """
-    known = names(group)
-    require(name in known, group, name, f"one of {', '.join(known)}", "choose one of them")
-    path = CONFIGS / group / f"{name}.yaml"
-    try:
-        loaded: dict[str, Any] = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            group, name, "a YAML file that can be read", f"{path}: {reason}"
-        ) from None
-    return loaded
 
 
 def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:

@@ -1,23 +1,28 @@
-"""What both entries share: ``key=value`` arguments that have types, and how a command ends.
-
-A new run's arguments are Hydra's. These are the few of ``resume=`` and of an evaluation, whose
-configuration is the run's own.
-"""
+"""What both entries share: one composition from the command line, and how a command ends."""
 
 from __future__ import annotations
 
-import math
-import re
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fetchlab.checkpoint.safe_config import AllowedTargets
+from fetchlab.config import CONFIGS, lookup
+from fetchlab.conform import Conform, instance
 from fetchlab.errors import ConfigError, RunFailedError, require
+from fetchlab.fields import kinds_of
+from fetchlab.overrides import literal, one_line
 
 Result = TypeVar("Result")
-#: ``(key, text) -> value``, or a ConfigError.
-Reader = Callable[[str, str], Any]
 INTERRUPTED = 130
 
 
@@ -38,86 +43,81 @@ def asks_for_help(args: Sequence[str]) -> bool:
     return any(arg in ("-h", "--help") for arg in args)
 
 
-def read_arguments(args: Sequence[str], readers: Mapping[str, Reader]) -> dict[str, Any]:
-    """The values given on a command line.
+def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str] = ()) -> None:
+    """Compose ``configs/<name>.yaml`` from the command line, and do the job with each result.
+
+    What cannot be composed is one line on stderr and exit code 2. A failed job of a sweep does not
+    stop it.
 
     Args:
-        args: each ``key=value``.
-        readers: of every key there is, the one that is always given first.
+        name: of the YAML.
+        job: takes the resolved, plain configuration.
+        paths: keys whose values are taken as they are, whatever Hydra's grammar says of them.
+    """
+    codes: list[Any] = []  # of each job, None while it runs and where all is well
+
+    def composed(cfg: DictConfig) -> None:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        codes.append(None)
+        try:
+            # Not left to Hydra, which would print more than one line.
+            answer(lambda: job(plain))
+        except SystemExit as end:
+            if HydraConfig.get().mode != RunMode.MULTIRUN or end.code not in (1, 2):
+                raise  # a signal stops the sweep, too
+            codes[-1] = end.code
+
+    sys.argv[1:] = literal(sys.argv[1:], paths)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let composition errors through, to print one line
+    app = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(composed)
+    try:
+        answer(app)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        if codes:
+            raise  # a defect of the job keeps its traceback
+        print(f"error: {one_line(error, [] if name == 'train' else keys(name))}", file=sys.stderr)
+        sys.exit(2)
+    if failed := [code for code in codes if code]:
+        print(f"error: {len(failed)} of {len(codes)} runs failed", file=sys.stderr)
+        sys.exit(max(failed))
+
+
+def asked(plain: dict[str, Any], section: Any) -> tuple[Any, dict[str, Any]]:
+    """What the command line asks of a stored run: in ``section``'s terms, and of the run's own.
+
+    Args:
+        plain: a composition of ``launch``.
+        section: dataclass of the keys that are the command's.
+
+    Returns:
+        its instance, and by dotted key the values given for the run's own keys.
 
     Raises:
-        ConfigError: no ``=``, an unknown key, a key given twice, or a value of another type.
+        ConfigError: for the first of the command's keys that does not fit.
     """
-    given: dict[str, Any] = {}
-    first, *more = readers
-    known = f"only {', '.join(more[:-1])} and {more[-1]} beside {first}"
-    for arg in args:
-        key, equals, text = arg.partition("=")
-        require(bool(equals), "argument", arg, "KEY=VALUE", "--help has examples")
-        require(key in readers, key, text, known, "correct it; --help has examples")
-        require(key not in given, key, text, "each key once", "leave one of them out")
-        given[key] = readers[key](key, text)
-    return given
+    given = []
+    for override in HydraConfig.get().overrides.task:
+        key, _, text = override.partition("=")
+        says = "a key without + or ~, the run's own configuration is complete"
+        require(override[0] not in "+~", key, text, says, "leave it out")
+        given.append(key)
+    own = {name: plain[name] for name in kinds_of(section)}
+    Conform(section, AllowedTargets(frozenset())).check(own, section, "")
+    changes = {key: lookup(plain, key) for key in given if key not in own}
+    return instance(section, own), changes
 
 
-def boolean(key: str, text: str) -> bool:
-    """``true`` or ``false`` in any capitals."""
-    value = {"true": True, "false": False}.get(text.lower())
-    if value is None:
-        raise ConfigError(key, text, "true or false", f"e.g. {key}=true")
-    return value
+def keys(name: str) -> list[str]:
+    """The keys of ``configs/<name>.yaml``, and the groups that can be chosen there."""
+    loaded = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    defaults = [one for one in loaded.pop("defaults") if isinstance(one, dict)]
+    groups = [group for one in defaults for group, choice in one.items() if choice is None]
 
+    def leaves(node: dict[str, Any], prefix: str) -> list[str]:
+        found = []
+        for key, value in node.items():
+            inner = isinstance(value, dict)
+            found += leaves(value, f"{prefix}{key}.") if inner else [f"{prefix}{key}"]
+        return found
 
-def whole_number(key: str, text: str) -> int:
-    """A whole number from 0, ``1_000_000`` too."""
-    value = _digits(text)
-    if value is None:
-        raise ConfigError(key, text, "a whole number from 0", f"e.g. {key}=1")
-    return value
-
-
-def positive(key: str, text: str) -> int:
-    """A whole number from 1."""
-    value = _digits(text)
-    if not value:
-        raise ConfigError(key, text, "a positive whole number", f"e.g. {key}=1_000")
-    return value
-
-
-def count_or_null(key: str, text: str) -> int | None:
-    """A whole number from 1, or ``null``."""
-    return None if text.lower() == "null" else positive(key, text)
-
-
-def number(key: str, text: str) -> float:
-    """A finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    require(0 < value < math.inf, key, text, "a number above 0", f"e.g. {key}=0.5")
-    return value
-
-
-def words(key: str, text: str) -> str:
-    """Any text but none."""
-    require(bool(text.strip()), key, text, "a value", f"write it behind {key}=, or leave {key} out")
-    return text
-
-
-def path(key: str, text: str) -> Path:
-    """A path, which an empty text is not: it would mean the working folder."""
-    return Path(words(key, text))
-
-
-def modules(key: str, text: str) -> list[str]:
-    """Names of modules: ``[a,b.c]``, ``a,b.c`` or ``[]``."""
-    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    names = [name.strip() for name in inside.split(",")] if inside.strip() else []
-    fits = all(all(part.isidentifier() for part in name.split(".")) for name in names)
-    require(fits, key, text, "names of Python modules", f"e.g. {key}=[my_package]")
-    return names
-
-
-def _digits(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9](_?[0-9]){0,11}", text) else None
+    return leaves(loaded, "") + groups

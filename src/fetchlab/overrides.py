@@ -25,16 +25,42 @@ _LEXER = "LexerNoViableAltException: "
 _CARET = re.compile(r"\n( *)\^\n")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, known: Sequence[str] = ()) -> str:
     """The error of a composition as one line, in the form of `ConfigError`.
 
     Hydra's own advice for a key that it does not know, to add it with ``+``, is left out: nothing
     would read it.
+
+    Args:
+        error: Hydra's, OmegaConf's or the YAML reader's.
+        known: the keys that can be given, the command's own first; none: those of a whole run.
     """
-    return " ".join(_rewritten(error, str(error).partition("Config search path")[0]).split())
+    text = str(error).partition("Config search path")[0]
+    return " ".join(_rewritten(error, text, known).split())
 
 
-def _rewritten(error: Exception, text: str) -> str:
+def literal(args: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """A command line whose values of ``keys`` Hydra reads as they are: paths have any character.
+
+    Not in a sweep, where a comma means something; and ``null`` and a quoted value are left alone.
+    """
+    given = [arg.partition("=") for arg in args]
+    several = bool({"-m", "--multirun"} & {*args})
+    return [
+        f"{key}={_literal(value)}" if key in keys and equals and not several else arg
+        for arg, (key, equals, value) in zip(args, given, strict=True)
+    ]
+
+
+def _literal(value: str) -> str:
+    if value == "null" or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        return value
+    for special, escaped in ((r"\$\{", r"\1\1\\${"), ("'", r"\1\1\\'"), ("$", r"\1\1")):
+        value = re.sub(rf"(\\*){special}", escaped, value)
+    return f"'{value}'"
+
+
+def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, text)
     if isinstance(error, UnicodeDecodeError):  # Python does not know of which file
@@ -42,6 +68,11 @@ def _rewritten(error: Exception, text: str) -> str:
         return f"a YAML file is not UTF-8: in its line {line!r}; save it as UTF-8"
     if unknown := _UNKNOWN.search(text):
         asked = _APPEND.search(text)
+        if known:
+            first, *more = known
+            says = f"only {', '.join(more[:-1])} and {more[-1]} beside {first}"
+            value = asked[1] if asked else None
+            return str(ConfigError(unknown[1], value, says, "correct it; --help has examples"))
         return str(unknown_key(unknown[1], asked[1] if asked else None, schema.Run))
     if taken := _TAKEN.search(text):
         key, instead = taken[1], f"write {taken[2]}"

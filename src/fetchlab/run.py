@@ -17,7 +17,6 @@ import torch
 
 from fetchlab import config
 from fetchlab.build import Parts, build_parts
-from fetchlab.callbacks.evaluation import write_json
 from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
 from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint, recorded
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
@@ -25,6 +24,7 @@ from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.signals import STOP_SIGNALS
 from fetchlab.checkpoint.torch_io import load_weights, read_payload
+from fetchlab.durable import write_json
 from fetchlab.envs.pool import WorkerError
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.preflight import numerics
@@ -61,16 +61,13 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
         return _run(cfg, run_dir, checkpoint=None, record=_record(cfg))
 
 
-def resume(
-    run_dir: str | Path, changes: Mapping[str, Any], trainer: str | None, force: bool
-) -> dict[str, Any]:
+def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict[str, Any]:
     """Continue a run exactly where its newest valid checkpoint left it.
 
     Args:
         run_dir: the run's folder; it may have been moved.
         changes: values that replace the run's own, by dotted key; any of `MAY_CHANGE`. What
             ``trusted_modules`` are is not taken from the run's folder.
-        trainer: name of a trainer configuration to use instead of the run's own.
         force: continue although versions, threads, renderer or configuration differ; recorded.
 
     Raises:
@@ -84,8 +81,6 @@ def resume(
         require_run("resume", run_dir)
         changes = {"trusted_modules": [], **changes}
         cfg = config.changed(stored_config(run_dir, changes["trusted_modules"]), changes)
-        if trainer is not None:
-            cfg["trainer"] = config.shipped("trainer", trainer)
         config.check(cfg)
         if summary := _finished(run_dir, cfg):
             more = "give total_env_steps=M, a larger number, to go on"

@@ -29,6 +29,10 @@ Seconds = Annotated[float, Above(0)]
 FOLDER = Hint("leave it out or give a path (./12 where its name is a number)", "a folder, or null")
 
 
+RUN_FOLDER = "a run's folder"
+Modules = Annotated[list[str], Hint("e.g. trusted_modules=[my_pkg]", "a list of names of modules")]
+
+
 @dataclass(frozen=True)
 class Task:
     """``configs/task``."""
@@ -229,6 +233,25 @@ class Run:
     total_env_steps: Annotated[int, Min(1), Hint("2000000 is a full state run")]
     ckpt_path: Annotated[str | None, FOLDER]
     run_dir: Annotated[str | None, FOLDER]
-    trusted_modules: Annotated[
-        list[str], Hint("e.g. trusted_modules=[my_pkg]", "a list of names of modules")
-    ]
+    trusted_modules: Modules
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Of ``configs/resume.yaml`` what is not the run's own."""
+
+    resume: Annotated[str, Hint("python src/train.py resume=RUN_DIR", RUN_FOLDER)]
+    force_resume: bool
+    trusted_modules: Modules
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Of ``configs/evaluate.yaml`` what is not the run's own."""
+
+    run: Annotated[str, Hint("python src/evaluate.py run=RUN_DIR", RUN_FOLDER)]
+    checkpoint: Annotated[str | None, Hint("leave it out for the newest", "a folder, or null")]
+    episodes: Annotated[int, Min(1), Hint("100 is precise")]
+    seed: Annotated[int, Min(0)] | None
+    video: bool
+    trusted_modules: Modules

@@ -23,4 +23,5 @@ def finished(compose_run, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     """A copy of `finished`, to be damaged or continued."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    left_out = shutil.ignore_patterns("evaluations")  # which tests on `finished` may have added
+    return Path(shutil.copytree(finished, tmp_path / "run", ignore=left_out))

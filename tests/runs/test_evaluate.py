@@ -19,7 +19,7 @@ import evaluate as entry
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
 from fetchlab.collect.rollout import episode_seeds
-from fetchlab.evaluation import evaluate_run
+from fetchlab.play import evaluate_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,34 @@ def test_by_default_no_episode_is_one_that_training_or_its_evaluations_use(finis
     assert first > np.iinfo(np.uint32).max
     assert "neither by training nor by its evaluations" in result["seeds_are"]
     again = evaluate_run(finished, 3, video=False, checkpoint=None)
+    files = {one.pop("file") for one in (again, result)}
     assert again == result
+    assert len(files) == 2
+
+
+def test_the_result_is_kept_in_the_runs_folder(copied):
+    before = (copied / "evaluation.json").read_bytes()
+    results = [evaluate_run(copied, 2, video=False, checkpoint=None, seed=k) for k in (0, 1)]
+    names = ["evaluations/000000800_0.json", "evaluations/000000800_1.json"]
+    assert [result.pop("file") for result in results] == [str(copied / name) for name in names]
+    assert [json.loads((copied / name).read_text()) for name in names] == results
+    assert results[0]["seeds"] == [1_000_000, 1_000_001]
+    assert (copied / "evaluation.json").read_bytes() == before
+    assert sorted(path.name for path in (copied / "evaluations").iterdir()) == [
+        "000000800_0.json",
+        "000000800_1.json",
+    ]
+
+
+def test_another_task_is_played_and_recorded(finished, capsys, monkeypatch):
+    task = "task.max_episode_steps=7"
+    out, err, code = evaluation(
+        capsys, monkeypatch, f"run={finished}", "episodes=1", "task=fetch_reach", task
+    )
+    assert (err, code) == ("", 0)
+    stored = json.loads(Path(out.rpartition("result: ")[2].strip()).read_text())
+    assert stored["changes"]["task"]["max_episode_steps"] == 7
+    assert stored["return"] == -7.0
 
 
 def test_the_command_line_says_which_episodes_it_played(finished, capsys, monkeypatch):
@@ -113,7 +140,7 @@ def strip_weights(run_dir):
 def test_each_error_is_one_line_before_an_episode(copied, capsys, monkeypatch, name):
     spoil, words, expected = crippled(copied)[name]
     spoil()
-    monkeypatch.setattr("fetchlab.evaluation.rollout", lambda *_: pytest.fail("played"))
+    monkeypatch.setattr("fetchlab.play.rollout", lambda *_: pytest.fail("played"))
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "episodes=1", "video=true")
     assert (out, code) == ("", expected)
     lines = [line for line in err.splitlines() if "refused" not in line or "error" in line]
@@ -126,16 +153,19 @@ def test_each_error_is_one_line_before_an_episode(copied, capsys, monkeypatch, n
     ("args", "words"),
     [
         (["checkpoint=absent"], "checkpoint='absent': expected a valid checkpoint"),
-        (["checkpoint="], "checkpoint='': expected a value"),
-        (["episodes=0"], "episodes='0': expected a positive whole number"),
-        (["episodes=²"], "episodes='²': expected a positive whole number"),
-        (["episodes=1e3"], "episodes='1e3': expected a positive whole number"),
-        (["seed=-1"], "seed='-1': expected a whole number from 0"),
-        (["video=yes"], "video='yes': expected true or false"),
+        (["checkpoint="], "checkpoint='': expected a folder, or null"),
+        (["episodes=0"], "episodes=0: expected a positive whole number"),
+        (["episodes=²"], "episodes='²': expected a value that Hydra can read"),
+        (["episodes=1e3"], "episodes=1000.0: expected a positive whole number"),
+        (["seed=-1"], "seed=-1: expected null or at least 0, a whole number"),
+        (["video=maybe"], "video='maybe': expected true or false"),
         (["force_resume=True"], "force_resume='True': expected only checkpoint, episodes"),
-        (["trusted_modules=[os/path]"], "expected names of Python modules"),
-        (["seed=1", "seed=2"], "seed='2': expected each key once"),
-        (["video"], "argument='video': expected KEY=VALUE"),
+        (["trusted_modules=[os/path]"], "expected a list of modules"),
+        (["task=nope"], "Could not find 'task/nope'"),
+        (["task.env_id=X"], "task.env_id='X': expected only checkpoint"),
+        (["task=fetch_reach", "task.env_id=X"], "env_id='X'"),
+        (["obs.pixels.camera.distance=1"], "distance=1: expected obs.pixels to be set"),
+        (["video"], "override='video': expected KEY=VALUE"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(finished, capsys, monkeypatch, args, words):
@@ -148,7 +178,7 @@ def test_what_cannot_be_meant_is_one_line(finished, capsys, monkeypatch, args, w
 def test_without_a_run_it_says_so(capsys, monkeypatch, args):
     out, err, code = evaluation(capsys, monkeypatch, *args)
     assert (out, code, err.count("\n")) == ("", 2, 1)
-    assert "run=''" in err
+    assert "run=''" in err or "run=None" in err
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(finished):

@@ -106,7 +106,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):
     more += ("algo.n_step=2", "auxiliary=[goal_prediction]", "routing=joint")
     run(compose_run, "pixel_push", whole, *more)
     run(compose_run, "pixel_push", parts, "total_env_steps=28", *more)
-    resume(parts, {"total_env_steps": 56}, None, force=False)
+    resume(parts, {"total_env_steps": 56}, force=False)
     assert metrics(parts) == metrics(whole)
     assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
 

@@ -20,7 +20,7 @@ from fetchlab.algos.sac import SAC
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
-from fetchlab.evaluation import evaluate_run
+from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_settings_of_one_run_do_not_reach_the_next(compose_run, tmp_path):
     start(compose_run("state_reach", *SHORT, f"run_dir={third}"))
     assert metrics(third) == metrics(first)[: len(metrics(third))]
     for run_dir in (second, third):
-        resume(run_dir, {"total_env_steps": 160}, None, force=False)
+        resume(run_dir, {"total_env_steps": 160}, force=False)
     assert metrics(third) == metrics(first)
 
 
@@ -70,7 +70,7 @@ def test_a_run_from_before_tf32_was_a_key_resumes_and_is_evaluated(copied):
     record["fingerprint"]["deterministic"] = False  # read too early then
     write_payload(newest.parent, newest.name, payload, payload["env_steps"])
     evaluate_run(copied, 1, video=False, checkpoint=None)
-    assert resume(copied, {"total_env_steps": 804}, None, force=False)["env_steps"] == 804
+    assert resume(copied, {"total_env_steps": 804}, force=False)["env_steps"] == 804
 
 
 def test_the_summary_names_the_device_that_trained(compose_run, tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_run_in_a_thread_with_paths_as_text_and_a_config_of_omegaconf(compose_
 
     def job():
         done.append(start(OmegaConf.create(cfg))["status"])
-        done.append(resume(str(run_dir), {"total_env_steps": 160}, None, force=False)["status"])
+        done.append(resume(str(run_dir), {"total_env_steps": 160}, force=False)["status"])
         newest = str(newest_valid(run_dir / "checkpoints"))
         done.append(evaluate_run(str(run_dir), 1, video=False, checkpoint=newest)["env_steps"])
 

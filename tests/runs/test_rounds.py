@@ -90,7 +90,7 @@ def test_a_resumed_run_reports_the_time_and_speed_of_all_its_processes(compose_r
     first = start(small(compose_run, "state_push_fast", tmp_path / "run", "total_env_steps=400"))
     saved_s = read_payload(newest_valid(tmp_path / "run" / "checkpoints"))["wall_time_s"]
     began = time.monotonic()
-    whole = resume(tmp_path / "run", {"total_env_steps": 440}, trainer=None, force=False)
+    whole = resume(tmp_path / "run", {"total_env_steps": 440}, force=False)
     assert 0 < saved_s < first["wall_time_s"]
     assert saved_s < whole["wall_time_s"] < saved_s + time.monotonic() - began
     # The newest row's two rates have one clock: they count what this process did, and no more.

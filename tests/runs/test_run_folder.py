@@ -15,7 +15,7 @@ import yaml
 from fetchlab import run as runs
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.errors import ConfigError, RunFailedError
-from fetchlab.evaluation import evaluate_run
+from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start
 from fetchlab.run_folder import claimed
 
@@ -36,7 +36,7 @@ def tree(folder):
 
 
 def continue_run(run_dir):
-    return resume(run_dir, {}, None, force=False)
+    return resume(run_dir, {}, force=False)
 
 
 def evaluate(run_dir):
@@ -182,11 +182,11 @@ def test_a_missing_replay_is_named_and_none_is_made(copied):
     (copied / "replay" / "layout.json").unlink()
     before = tree(copied / "replay")
     with pytest.raises(RunFailedError, match="replay: the replay's files are missing"):
-        resume(copied, changes, None, force=False)
+        resume(copied, changes, force=False)
     assert tree(copied / "replay") == before  # the rows are not taken for left-overs
     shutil.rmtree(copied / "replay")
     with pytest.raises(RunFailedError, match="replay: the replay's files are missing"):
-        resume(copied, changes, None, force=False)
+        resume(copied, changes, force=False)
     assert not (copied / "replay").exists()
 
 
@@ -208,7 +208,7 @@ def test_strange_files_in_a_run_are_kept_and_do_not_disturb(copied, caplog):
     (checkpoints / "step_000000804").write_text("a file")
     (newest_valid(checkpoints) / ".DS_Store").write_text("theirs")
     caplog.clear()
-    summary = resume(copied, {"total_env_steps": 804}, None, force=False)
+    summary = resume(copied, {"total_env_steps": 804}, force=False)
     assert summary["status"] == "finished"
     assert "notes" in caplog.text
     assert ".DS_Store" in caplog.text
@@ -225,7 +225,7 @@ def test_evaluation_settings_may_change_on_resume(copied):
         "callbacks.evaluation.workers": 1,
         "callbacks.progress_refresh_s": 2.5,
     }
-    summary = resume(copied, changes, None, force=False)
+    summary = resume(copied, changes, force=False)
     stored = yaml.safe_load((copied / "config.yaml").read_text())
     evaluations = yaml.safe_load((copied / "evaluation.json").read_text())
     done = [(entry["env_steps"], entry["episodes"]) for entry in evaluations]
@@ -233,13 +233,23 @@ def test_evaluation_settings_may_change_on_resume(copied):
     assert stored["callbacks"]["evaluation"]["n_envs"] == 1
     assert stored["callbacks"]["progress_refresh_s"] == 2.5
     assert summary["env_steps"] == 820
-    assert resume(copied, {"total_env_steps": 824}, None, force=False)["env_steps"] == 824
+    assert resume(copied, {"total_env_steps": 824}, force=False)["env_steps"] == 824
+
+
+def test_what_is_given_is_held_against_the_schema(copied):
+    before = tree(copied)
+    with pytest.raises(ConfigError, match="total_env_steps='many': expected a positive whole"):
+        resume(copied, {"total_env_steps": "many"}, force=False)
+    (copied / "config.yaml").write_text("callbacks: 5\n")
+    with pytest.raises(ConfigError, match="callbacks=5: expected the keys"):
+        resume(copied, {"callbacks.evaluation.episodes": 5}, force=False)
+    assert {**tree(copied), Path("config.yaml"): b""} == {**before, Path("config.yaml"): b""}
 
 
 def test_other_settings_may_not(copied):
     with pytest.raises(ConfigError, match=r"callbacks\.log_every_env_steps: 200 -> 100"):
         changes = {"total_env_steps": 900, "callbacks.log_every_env_steps": 100}
-        resume(copied, changes, None, force=False)
+        resume(copied, changes, force=False)
 
 
 def test_printed_commands_are_quoted_for_a_shell(finished, tmp_path):
@@ -253,5 +263,5 @@ def test_printed_commands_are_quoted_for_a_shell(finished, tmp_path):
     assert f"resume={quoted}" in str(caught.value)
     (run_dir / "replay" / "state.bin").write_bytes(b"")
     with pytest.raises(RunFailedError) as failed:
-        resume(run_dir, {"total_env_steps": 804}, None, force=False)
+        resume(run_dir, {"total_env_steps": 804}, force=False)
     assert str(failed.value).endswith(f"to continue: python src/train.py resume={quoted}")

@@ -1,9 +1,9 @@
-"""Evaluate a stored policy: its own task, its own observation, episodes that nothing else uses."""
+"""Play a stored policy: its own task, its own observation, episodes that nothing else uses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.torch_io import load_weights
 from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
 from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
+from fetchlab.durable import write_json
 from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
@@ -37,6 +38,7 @@ def evaluate_run(
     checkpoint: str | Path | None,
     seed: int | None = None,
     trusted_modules: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the policy's mode.
 
@@ -48,20 +50,25 @@ def evaluate_run(
         seed: play what a training evaluation of a run with this seed plays; None plays episodes
             that neither training nor its evaluations use.
         trusted_modules: that the run's configuration may name beside the project's.
+        changes: values that replace the run's own, by dotted key: another task, another camera.
 
     Returns:
-        `describe`'s entries, with ``experiment``, ``seeds`` (first and last), ``seeds_are`` (which
-        those are, in words) and ``videos`` (paths).
+        `describe`'s entries, with ``experiment``, ``checkpoint``, ``changes``, ``seeds`` (first and
+        last), ``seeds_are`` (which those are, in words), ``videos`` (paths), and the ``file`` of
+        ``evaluations/`` that holds all these.
 
     Raises:
-        ConfigError: ``run_dir`` holds no run, ``checkpoint`` is none of its networks, or a video
-            cannot be written there.
+        ConfigError: ``run_dir`` holds no run or cannot be written, ``checkpoint`` is none of its
+            networks, or ``changes`` cannot work.
         RunFailedError: no valid checkpoint, or episodes that could not be played.
     """
     run_dir = Path(run_dir)
     require_run("run", run_dir)
-    cfg = stored_config(run_dir, trusted_modules)
+    changes = changes or {}
+    cfg = config.changed(stored_config(run_dir, trusted_modules), changes)
+    config.check(cfg)
     seeds, seeds_are = _seeds(cfg["seed"], episodes, seed)
+    results = run_dir / "evaluations"
     try:
         if video:  # before the episodes: they take minutes
             load_encoder()
@@ -72,6 +79,7 @@ def evaluate_run(
         else:
             path = Path(checkpoint)
             warn_of_strangers(path, unlisted(path))
+        require_writable("run", results, "copy the run to where you can write")
         played, env_steps = _play(cfg, path, seeds, video)
         paths = _write_videos(played, run_dir / "videos", env_steps)
     except (*STOPS_A_RUN, VideoUnavailableError) as error:
@@ -79,8 +87,29 @@ def evaluate_run(
             expected = "a valid checkpoint of this run's networks"
             raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
         raise RunFailedError(str(error)) from error
-    own = {"seeds": [seeds[0], seeds[-1]], "seeds_are": seeds_are, "videos": paths}
-    return {"experiment": cfg["experiment"], **describe(played, env_steps), **own}
+    result = {
+        "experiment": cfg["experiment"],
+        "checkpoint": path.name,
+        "changes": dict(changes),
+        **describe(played, env_steps),
+        "seeds": [seeds[0], seeds[-1]],
+        "seeds_are": seeds_are,
+        "videos": paths,
+    }
+    file = _new_file(results, env_steps)
+    write_json(file, {**result, "videos": [Path(path).name for path in paths]})
+    return {**result, "file": str(file)}
+
+
+def _new_file(folder: Path, env_steps: int) -> Path:
+    """A name of its own for each evaluation, and for those that end at the same time."""
+    number = 0
+    while True:
+        path = folder / f"{env_steps:09d}_{number}.json"
+        with suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+        number += 1
 
 
 def _seeds(run_seed: int, episodes: int, asked: int | None) -> tuple[list[int], str]:
@@ -96,14 +125,15 @@ def _play(
     cfg: Mapping[str, Any], checkpoint: Path, seeds: Sequence[int], video: bool
 ) -> tuple[Episodes, int]:
     """The episodes, and the env steps of the checkpoint that played them."""
-    numerics.apply(cfg["trainer"], learner_threads(config.typed(cfg)), cuda=False)
-    render = config.typed(cfg).obs.sees_pixels or video
+    run = config.typed(cfg)
+    numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
+    render = run.obs.sees_pixels or video
     if render:
         choose_renderer()
-    n_envs = min(len(seeds), cfg["callbacks"]["evaluation"]["n_envs"])
-    env = build_env(config.typed(cfg), n_envs, None, render)
+    n_envs = min(len(seeds), run.callbacks.evaluation.n_envs)
+    env = build_env(run, n_envs, None, render)
     with closing(env):
-        module = build_module(config.typed(cfg), env.base_env.env_spec)
+        module = build_module(run, env.base_env.env_spec)
         payload = load_weights(module, checkpoint)
         module.eval()
         played = rollout(env, module.act, seeds, RECORDED_EPISODES if video else 0)
