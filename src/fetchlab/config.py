@@ -144,14 +144,6 @@ def _check_sizes(run: schema.Run) -> None:
         f"at most {MAX_FRAME_STACK}, a third of a second",
         "the study stacked 4",
     )
-    for name, node in run.algo.target.items():
-        if isinstance(node, Mapping) and name.endswith("_optimizer"):
-            key, partial, rate = f"algo.{name}", node.get("_partial_"), node.get("lr", 0.0)
-            remedy = "its parameters come from the algorithm"
-            require(partial is True, f"{key}._partial_", partial, "true", remedy)
-            require("params" not in node, f"{key}.params", node.get("params"), "no key", remedy)
-            fits_torch = not isinstance(rate, int | float) or rate >= 0
-            require(fits_torch, f"{key}.lr", rate, "0 or more", "1e-4 to 1e-3 are usual")
 
 
 def _check_inputs(run: schema.Run) -> None:

@@ -123,8 +123,10 @@ class Conform:
             known = argument in kinds or (takes_any and argument not in supplied.names)
             advice = f"did you mean {key}.{near[0]}?" if near else has
             require(known, dotted, value, says, advice)
-            self._nested(value, dotted)
-            if (kind := kinds.get(argument)) is not None:
+            kind = kinds.get(argument)
+            if Target not in members(kind):
+                self._nested(value, dotted)
+            if kind is not None:
                 self.check(value, kind, dotted)
         whole = supplied != NOTHING_SUPPLIED or not node.get("_partial_", False)
         for one in own if whole else ():

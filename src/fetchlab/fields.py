@@ -118,6 +118,8 @@ def checkable(kind: Any) -> Any:
         # Of a tuple the first: YAML has lists alone, and those here have items of one type.
         item: Any = checkable(inner[0]) if inner else Any
         plain = None if item is None else GenericAlias(list, (item,))
+    elif origin is partial:
+        plain, notes = Target, (*notes, Supplied(first=True))  # an optimizer, of parameters
     elif origin in (Union, UnionType):
         parts = [checkable(one) for one in inner]
         plain = None if None in parts else reduce(operator.or_, parts)

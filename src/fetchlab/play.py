@@ -22,6 +22,7 @@ from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import learner_threads
 from fetchlab.run import STOPS_A_RUN, stored_config
 from fetchlab.run_folder import require_run, require_writable
+from fetchlab.schema import Run
 
 RECORDED_EPISODES = 4
 FRAMES_PER_S = 25  # an env step is 0.04 s
@@ -66,8 +67,8 @@ def evaluate_run(
     require_run("run", run_dir)
     changes = changes or {}
     cfg = config.changed(stored_config(run_dir, trusted_modules), changes)
-    config.check(cfg)
-    seeds, seeds_are = _seeds(cfg["seed"], episodes, seed)
+    run = config.check(cfg)
+    seeds, seeds_are = _seeds(run.seed, episodes, seed)
     results = run_dir / "evaluations"
     try:
         if video:  # before the episodes: they take minutes
@@ -80,7 +81,7 @@ def evaluate_run(
             path = Path(checkpoint)
             warn_of_strangers(path, unlisted(path))
         require_writable("run", results, "copy the run to where you can write")
-        played, env_steps = _play(cfg, path, seeds, video)
+        played, env_steps = _play(run, cfg, path, seeds, video)
         paths = _write_videos(played, run_dir / "videos", env_steps)
     except (*STOPS_A_RUN, VideoUnavailableError) as error:
         if isinstance(error, CheckpointError) and checkpoint is not None:
@@ -88,7 +89,7 @@ def evaluate_run(
             raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
         raise RunFailedError(str(error)) from error
     result = {
-        "experiment": cfg["experiment"],
+        "experiment": run.experiment,
         "checkpoint": path.name,
         "changes": dict(changes),
         **describe(played, env_steps),
@@ -122,10 +123,9 @@ def _seeds(run_seed: int, episodes: int, asked: int | None) -> tuple[list[int], 
 
 
 def _play(
-    cfg: Mapping[str, Any], checkpoint: Path, seeds: Sequence[int], video: bool
+    run: Run, cfg: Mapping[str, Any], checkpoint: Path, seeds: Sequence[int], video: bool
 ) -> tuple[Episodes, int]:
     """The episodes, and the env steps of the checkpoint that played them."""
-    run = config.typed(cfg)
     numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
     render = run.obs.sees_pixels or video
     if render:

@@ -33,6 +33,7 @@ from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains
 from fetchlab.replay.files import LAYOUT_FILE, ReplayError
 from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
 from fetchlab.run_report import announce, summarize, write_config
+from fetchlab.schema import Run
 from fetchlab.trainer import Assembled, build_trainer
 
 #: What a resume may change without `force_resume`.
@@ -55,10 +56,10 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
         RunFailedError: for a run that cannot go on, or a folder that another process uses.
     """
     cfg = config.plain(cfg)
-    config.check(cfg)
+    run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
     with claimed(run_dir), _in_one_line(run_dir):
-        return _run(cfg, run_dir, checkpoint=None, record=_record(cfg))
+        return _run(run, cfg, run_dir, checkpoint=None, record=_record(run, cfg))
 
 
 def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict[str, Any]:
@@ -81,8 +82,8 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
         require_run("resume", run_dir)
         changes = {"trusted_modules": [], **changes}
         cfg = config.changed(stored_config(run_dir, changes["trusted_modules"]), changes)
-        config.check(cfg)
-        if summary := _finished(run_dir, cfg):
+        run = config.check(cfg)
+        if summary := _finished(run_dir, run.total_env_steps):
             more = "give total_env_steps=M, a larger number, to go on"
             print(f"finished at {summary['env_steps']:,} env steps; {more}", flush=True)
             return summary
@@ -94,7 +95,7 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
         except CheckpointError as error:
             raise RunFailedError(str(error)) from error
         _require_replay(run_dir / "replay")
-        new = _record(cfg)
+        new = _record(run, cfg)
         lines = config_difference(old["config"], cfg, MAY_CHANGE)
         lines += compare(recorded(old), new["fingerprint"])
         if lines and not force:
@@ -104,7 +105,7 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
                 "the configuration, versions, threads and renderer of the run",
                 f"differs in {'; '.join(lines)}; restore that, or give force_resume=true",
             )
-        return _run(cfg, run_dir, checkpoint, {**new, "forced": [*old["forced"], *lines]})
+        return _run(run, cfg, run_dir, checkpoint, {**new, "forced": [*old["forced"], *lines]})
 
 
 def stored_config(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
@@ -123,11 +124,11 @@ def stored_config(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
     return cfg
 
 
-def _finished(run_dir: Path, cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finished(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
     """The summary of a run that has its steps and its last evaluation; None of any other."""
     try:
         summary = json.loads((run_dir / "summary.json").read_text())
-        done = summary["status"] == "finished" and summary["env_steps"] >= cfg["total_env_steps"]
+        done = summary["status"] == "finished" and summary["env_steps"] >= total_env_steps
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return summary if done else None
@@ -159,9 +160,8 @@ def _continue_command(run_dir: Path) -> str:
     return f"to continue: python src/train.py resume={quoted(run_dir)}"
 
 
-def _record(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What an exact resume depends on besides the checkpoint."""
-    run = config.typed(cfg)
+def _record(run: Run, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Make this process compute as the run says; what an exact resume depends on besides it."""
     if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer", "gpu", "a CUDA device", "use trainer=cpu or trainer=auto")
     cuda = trains_on_cuda(run)
@@ -193,18 +193,22 @@ def _signals_given_back(built: Assembled, parts: Parts) -> Iterator[None]:
 
 
 def _run(
-    cfg: Mapping[str, Any], run_dir: Path, checkpoint: Path | None, record: Mapping[str, Any]
+    run: Run,
+    cfg: Mapping[str, Any],
+    run_dir: Path,
+    checkpoint: Path | None,
+    record: Mapping[str, Any],
 ) -> dict[str, Any]:
     # Nothing here draws from these two, but a swap-in may; checkpoints hold their states.
-    random.seed(cfg["seed"])
-    np.random.seed(cfg["seed"] % 2**32)
-    parts = build_parts(config.typed(cfg), run_dir)
+    random.seed(run.seed)
+    np.random.seed(run.seed % 2**32)
+    parts = build_parts(run, run_dir)
     try:
-        if checkpoint is None and cfg["ckpt_path"] is not None:
-            _load_weights(parts, Path(cfg["ckpt_path"]))
+        if checkpoint is None and run.ckpt_path is not None:
+            _load_weights(parts, Path(run.ckpt_path))
         built = build_trainer(cfg, run_dir, parts, record, resume=checkpoint is not None)
         write_config(run_dir, cfg)
-        announce(cfg, run_dir, parts, record)
+        announce(run, run_dir, parts, record)
         status, device = "failed", built.trainer.strategy.root_device
         try:
             with _signals_given_back(built, parts):
@@ -214,7 +218,7 @@ def _run(
         finally:
             reason = built.stopping.reason if status == "stopped" else None
             seconds = built.checkpoints.wall_time_s
-            summary = summarize(cfg, parts, built.evaluation, seconds)
+            summary = summarize(run, parts, built.evaluation, seconds)
             # Where it trained: Lightning has moved the module back to the CPU by now.
             summary |= {"device": str(device), "status": status, "stop_reason": reason}
             # Where a full disk stopped the run, that error must not hide behind this one.

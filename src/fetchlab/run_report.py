@@ -11,15 +11,14 @@ import yaml
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.preflight.budget import format_bytes
+from fetchlab.schema import Run
 
 
-def announce(
-    cfg: Mapping[str, Any], run_dir: Path, parts: Parts, record: Mapping[str, Any]
-) -> None:
+def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -> None:
     """Say what this run will use, before its first step."""
     used, replay = record["fingerprint"], parts.data.replay
     disk, memory = format_bytes(replay.disk_bytes), format_bytes(parts.memory_bytes)
-    exact = used["device"] == "cpu" or cfg["trainer"]["deterministic"]
+    exact = used["device"] == "cpu" or run.trainer.deterministic
     resume = (
         "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"
     )
@@ -32,7 +31,7 @@ def announce(
         f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition)} a transition)",
         f"memory    about {memory}",
         f"resume    {resume}",
-        f"length    {cfg['total_env_steps']:,} env steps; Ctrl-C stops after a checkpoint",
+        f"length    {run.total_env_steps:,} env steps; Ctrl-C stops after a checkpoint",
     )
     print("\n".join(lines), flush=True)
 
@@ -50,14 +49,12 @@ def write_config(run_dir: Path, cfg: Mapping[str, Any]) -> None:
     temporary.replace(run_dir / "config.yaml")
 
 
-def summarize(
-    cfg: Mapping[str, Any], parts: Parts, evaluation: Evaluation, seconds: float
-) -> dict[str, Any]:
+def summarize(run: Run, parts: Parts, evaluation: Evaluation, seconds: float) -> dict[str, Any]:
     """What ``summary.json`` says of the run's work up to now."""
     steps, updates = parts.data.env_steps, parts.module.grad_updates
     return {
-        "experiment": cfg["experiment"],
-        "seed": cfg["seed"],
+        "experiment": run.experiment,
+        "seed": run.seed,
         "env_steps": steps,
         "grad_updates": updates,
         "success_rate": evaluation.history[-1]["success_rate"] if evaluation.history else None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
+from torch.optim import Optimizer
 
 from fetchlab.checkpoint.safe_config import AllowedTargets
 from fetchlab.conform import Conform, instance
@@ -31,9 +33,13 @@ class Method(Base):
         hidden: Sequence[Annotated[int, Min(1)]],
         subset: Annotated[int, Min(1)] | None,
         other: Unknown,
+        optimizer: partial[Optimizer],
         **given: Any,
     ) -> None:
         super().__init__(**given)
+
+
+def adam(params: Any, lr: Annotated[float, Min(0)]) -> None: ...
 
 
 def loss(feature_dim: int, weight: Annotated[float, Min(0)]) -> None: ...
@@ -51,7 +57,7 @@ class Whole:
     auxiliary: Annotated[dict[str, Target], Supplied(("feature_dim",))]
 
 
-METHOD, LOSS = f"{__name__}.Method", f"{__name__}.loss"
+METHOD, LOSS, ADAM = (f"{__name__}.{name}" for name in ("Method", "loss", "adam"))
 ALGO = {
     "_target_": METHOD,
     "batch_size": 2,
@@ -62,12 +68,13 @@ ALGO = {
     "hidden": [8],
     "subset": None,
     "other": {"any": "thing"},
+    "optimizer": {"_target_": ADAM, "_partial_": True, "lr": 0.1},
 }
 AUX = {"first": {"_target_": LOSS, "_partial_": True, "weight": 1}}
 
 
 def check(algo, auxiliary=AUX):
-    targets = AllowedTargets(frozenset({METHOD, LOSS}))
+    targets = AllowedTargets(frozenset({METHOD, LOSS, ADAM}))
     Conform(Whole, targets).check({"algo": algo, "auxiliary": auxiliary}, Whole, "")
 
 
@@ -98,6 +105,11 @@ def test_fields_and_the_constructors_arguments_live_side_by_side():
         ({"_target_": LOSS}, {}, "_target_=.*loss.*: expected a constructor that takes agent"),
         ({"_target_": "os.system"}, {}, "algo._target_='os.system': expected a target that"),
         ({"other": {"_target_": "os.system"}}, {}, "algo.other._target_='os.system'"),
+        ({"optimizer": {**ALGO["optimizer"], "lr": -1}}, {}, "algo.optimizer.lr=-1: expected at"),
+        ({"optimizer": {**ALGO["optimizer"], "params": []}}, {}, "algo.optimizer.params=[]: exp"),
+        ({"optimizer": {"_target_": ADAM, "lr": 1}}, {}, "algo.optimizer._partial_=False: exp"),
+        ({"optimizer": {"_target_": ADAM, "_partial_": True}}, {}, "algo.optimizer.lr=None: exp"),
+        ({"optimizer": 5}, {}, "algo.optimizer=5: expected a mapping with a _target_"),
         ({}, {"weight": -1}, "auxiliary.first.weight=-1: expected at least 0"),
         ({}, {"zzz": 1}, "auxiliary.first.zzz=1: expected an argument of"),
         ({}, {"_partial_": False}, "auxiliary.first._partial_=False: expected true"),

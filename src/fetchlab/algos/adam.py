@@ -10,11 +10,13 @@ bit for bit, and so is what a checkpoint holds.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
+
+from fetchlab.fields import Hint, Min
 
 
 class _Lists(NamedTuple):
@@ -43,7 +45,12 @@ class FusedAdam(torch.optim.Adam):
         fused: True; named so that the configuration says what it uses.
     """
 
-    def __init__(self, params: Any, lr: float, fused: bool) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: Annotated[float, Min(0), Hint("1e-4 to 1e-3 are usual", "0 or more")],
+        fused: bool,
+    ) -> None:
         super().__init__(params, lr=lr, fused=fused)
         self._lists: list[_Lists] | None = None
 
