@@ -37,7 +37,6 @@ from fetchlab.preflight.sizes import (
     Memory,
     check_fits,
     collecting_workers,
-    evaluation_workers,
     replay_device,
     worker_count,
 )
@@ -66,7 +65,6 @@ def build_parts(run: Run, run_dir: Path) -> Parts:
         ConfigError: for the first value that cannot work.
     """
     device = replay_device(run)
-    evaluation_workers(run)  # a number that cannot work is found now, not at the first evaluation
     env = build_env(run, run.collect.n_envs, collecting_workers(run))
     try:
         spec = env.base_env.env_spec

@@ -144,6 +144,14 @@ def _check_sizes(run: schema.Run) -> None:
         f"at most {MAX_FRAME_STACK}, a third of a second",
         "the study stacked 4",
     )
+    key, evaluation = "callbacks.evaluation", run.callbacks.evaluation
+    require(
+        evaluation.workers is None or evaluation.workers <= evaluation.n_envs,
+        f"{key}.workers",
+        evaluation.workers,
+        f"null, or from 1 to {key}.n_envs={evaluation.n_envs}",
+        "null takes as many as fit",
+    )
 
 
 def _check_inputs(run: schema.Run) -> None:

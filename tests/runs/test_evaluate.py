@@ -19,6 +19,7 @@ import evaluate as entry
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
 from fetchlab.collect.rollout import episode_seeds
+from fetchlab.errors import RunFailedError
 from fetchlab.play import evaluate_run
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +85,26 @@ def test_another_task_is_played_and_recorded(finished, capsys, monkeypatch):
     stored = json.loads(Path(out.rpartition("result: ")[2].strip()).read_text())
     assert stored["changes"]["task"]["max_episode_steps"] == 7
     assert stored["return"] == -7.0
+
+
+def test_another_camera_replaces_keys_of_the_runs_own(copied, compose_run, capsys, monkeypatch):
+    seen = []
+
+    def build_env(run, *_):
+        seen.append(run.obs.pixels)
+        raise RunFailedError("seen")
+
+    strict = compose_run("pixel_push_strict")["obs"]["pixels"]
+    obs = yaml.safe_load((copied / "config.yaml").read_text())["obs"]
+    edit(copied, "obs", {**obs, "pixels": strict})
+    monkeypatch.setattr("fetchlab.play.build_env", build_env)
+    given = ("obs.pixels.camera.distance=0.8", "obs.pixels.show_goal=true")
+    assert evaluation(capsys, monkeypatch, f"run={copied}", *given)[1] == "error: seen\n"
+    assert evaluation(capsys, monkeypatch, f"run={copied}", "obs.pixels.camera=null")[2] == 1
+    changed, default = seen
+    assert (changed.camera.distance, changed.camera.azimuth) == (0.8, 270.0)
+    assert changed.show_goal
+    assert default.camera is None
 
 
 def test_the_command_line_says_which_episodes_it_played(finished, capsys, monkeypatch):

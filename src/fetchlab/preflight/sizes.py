@@ -46,20 +46,8 @@ def collecting_workers(run: Run) -> int:
 
 
 def evaluation_workers(run: Run) -> int:
-    """Worker processes of the evaluation: what was asked, or as in ``collect``, where that fits.
-
-    Raises:
-        ConfigError: more workers than environments.
-    """
-    key, evaluation = "callbacks.evaluation", run.callbacks.evaluation
-    n_envs, asked = evaluation.n_envs, evaluation.workers
-    require(
-        asked is None or asked <= n_envs,
-        f"{key}.workers",
-        asked,
-        f"null, or from 1 to {key}.n_envs={n_envs}",
-        "null takes as many as fit",
-    )
+    """Worker processes of the evaluation: what was asked, or as in ``collect``, where that fits."""
+    n_envs, asked = run.callbacks.evaluation.n_envs, run.callbacks.evaluation.workers
     return asked or min(n_envs, worker_count(run.collect.workers, n_envs))
 
 
