@@ -160,7 +160,7 @@ def test_an_evaluation_killed_or_stopped_is_made_up_for_exactly(compose_run, tmp
     assert "step_000000200" in checkpoints(run_dir)
 
     # Has all its steps: only the last evaluation is missing.
-    assert resume(run_dir, {}, trainer=None, force=False)["status"] == "finished"
+    assert resume(run_dir, {}, force=False)["status"] == "finished"
     assert (rows(run_dir), evaluations(run_dir)) == ([100, 200, 300, 400], [200, 400])
     assert run_hash(run_dir) == run_hash(tmp_path / "whole")
     assert checkpoints(run_dir) == checkpoints(tmp_path / "whole")

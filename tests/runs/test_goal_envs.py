@@ -73,7 +73,7 @@ def test_a_users_own_environment_resumes(compose_run, tmp_path, capsys, flaw):
     )
     start(compose_run("state_push", *own, "total_env_steps=28", f"run_dir={parts}"))
     more = {"total_env_steps": 56, "trusted_modules": ["toy_goal_env"]}
-    summary = resume(parts, more, None, force=False)
+    summary = resume(parts, more, force=False)
     assert summary["status"] == "finished"
     assert (rows(parts) == rows(whole)) == (flaw == "ends")
     if flaw == "unsaved":  # the episode in progress at step 28 of 2 environments, 4 of 10 steps

@@ -80,7 +80,7 @@ def test_a_sweep_from_the_command_line_outlives_a_failure_and_its_runs_are_those
     start(compose_run("state_push", *one))
     assert metrics(sweep / "2") == metrics(alone)
     for run_dir in (alone, sweep / "2"):
-        assert resume(run_dir, {"total_env_steps": 46}, None, force=False)["env_steps"] == 46
+        assert resume(run_dir, {"total_env_steps": 46}, force=False)["env_steps"] == 46
     assert metrics(sweep / "2") == metrics(alone)
 
 
