@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 import yaml
@@ -56,11 +56,19 @@ def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str
     """
     codes: list[Any] = []  # of each job, None while it runs and where all is well
 
+    def refuse(error: Exception) -> NoReturn:
+        known = [] if name == "train" else keys(name)
+        print(f"error: {one_line(error, known)}", file=sys.stderr)
+        sys.exit(2)
+
     def composed(cfg: DictConfig) -> None:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        # No error here is left to Hydra, which would print more than one line.
+        try:
+            plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            refuse(error)
         codes.append(None)
         try:
-            # Not left to Hydra, which would print more than one line.
             answer(lambda: job(plain))
         except SystemExit as end:
             if HydraConfig.get().mode != RunMode.MULTIRUN or end.code not in (1, 2):
@@ -75,8 +83,7 @@ def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if codes:
             raise  # a defect of the job keeps its traceback
-        print(f"error: {one_line(error, [] if name == 'train' else keys(name))}", file=sys.stderr)
-        sys.exit(2)
+        refuse(error)
     if failed := [code for code in codes if code]:
         print(f"error: {len(failed)} of {len(codes)} runs failed", file=sys.stderr)
         sys.exit(max(failed))
