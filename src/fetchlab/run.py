@@ -18,7 +18,7 @@ import torch
 from fetchlab import config
 from fetchlab.build import Parts, build_parts
 from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
-from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint, recorded
+from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
@@ -97,7 +97,7 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
         _require_replay(run_dir / "replay")
         new = _record(run, cfg)
         lines = config_difference(old["config"], cfg, MAY_CHANGE)
-        lines += compare(recorded(old), new["fingerprint"])
+        lines += compare(old["fingerprint"], new["fingerprint"])
         if lines and not force:
             raise ConfigError(
                 "resume",

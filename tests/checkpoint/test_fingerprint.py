@@ -6,7 +6,7 @@ from importlib import metadata
 
 import torch
 
-from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint, recorded
+from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
 
 
 def test_records_this_process_as_plain_data():
@@ -61,15 +61,3 @@ def test_config_difference():
         "trainers: 1 -> 2"
     ]
     assert config_difference({}, {"a": None}) == ["a: (absent) -> None"]
-
-
-def test_a_record_from_before_tf32_was_one_of_its_keys():
-    now = fingerprint(workers=2, renderer="none", device="cpu")
-    before = {key: value for key, value in now.items() if key != "tf32"}
-    # Then read before the run had set it.
-    record = {"fingerprint": {**before, "deterministic": not now["deterministic"]}}
-    record["config"] = {"trainer": {"deterministic": now["deterministic"]}}
-    assert recorded(record) == now
-    gpu = {**record["fingerprint"], "device": "cuda 13.0, NVIDIA H100"}
-    assert recorded({**record, "fingerprint": gpu})["tf32"] is True
-    assert recorded({**record, "fingerprint": {**now, "tf32": False}})["tf32"] is False

@@ -13,12 +13,11 @@ from unittest import mock
 
 import pytest
 import torch
-import yaml
 from omegaconf import OmegaConf
 
 from fetchlab.algos.sac import SAC
 from fetchlab.checkpoint.find import newest_valid
-from fetchlab.checkpoint.torch_io import read_payload, write_payload
+from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start
@@ -59,20 +58,6 @@ def test_settings_of_one_run_do_not_reach_the_next(compose_run, tmp_path):
     assert metrics(third) == metrics(first)
 
 
-def test_a_run_from_before_tf32_was_a_key_resumes_and_is_evaluated(copied):
-    stored = yaml.safe_load((copied / "config.yaml").read_text())
-    del stored["trainer"]["tf32"]
-    (copied / "config.yaml").write_text(yaml.safe_dump(stored))
-    newest = newest_valid(copied / "checkpoints")
-    payload = read_payload(newest)
-    record = payload["record"]
-    del record["config"]["trainer"]["tf32"], record["fingerprint"]["tf32"]
-    record["fingerprint"]["deterministic"] = False  # read too early then
-    write_payload(newest.parent, newest.name, payload, payload["env_steps"])
-    evaluate_run(copied, 1, video=False, checkpoint=None)
-    assert resume(copied, {"total_env_steps": 804}, force=False)["env_steps"] == 804
-
-
 def test_the_summary_names_the_device_that_trained(compose_run, tmp_path, monkeypatch):
     inner = SAC.on_fit_end
 
@@ -89,7 +74,7 @@ def test_the_summary_names_the_device_that_trained(compose_run, tmp_path, monkey
 @pytest.mark.parametrize(
     ("place", "raised", "seen", "kept"),
     [
-        ("learn.datamodule.ReplayDataModule.settle", NonFiniteError("bad"), RunFailedError, 0),
+        ("collect.datamodule.ReplayDataModule.settle", NonFiniteError("bad"), RunFailedError, 0),
         ("collect.collector.Collector.start", KeyboardInterrupt(), KeyboardInterrupt, 0),
         # After the first evaluation, which has workers of its own.
         ("callbacks.checkpoints.write_best", OSError(5, "I/O error"), RunFailedError, 1),

@@ -44,19 +44,6 @@ def fingerprint(workers: int, renderer: str, device: torch.device | str) -> dict
     }
 
 
-def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fingerprint of a checkpoint's record, in the terms of `fingerprint`.
-
-    Before ``tf32`` was a key of it, ``deterministic`` was read before the run had set it, and
-    torch's default, TF32 in CUDA's convolutions, held for every run.
-    """
-    found = dict(record["fingerprint"])
-    if "tf32" not in found:
-        found["tf32"] = found["device"] != "cpu"
-        found["deterministic"] = record["config"]["trainer"]["deterministic"]
-    return found
-
-
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lines such as ``threads: 2 -> 1``, empty when a resume from old in new can be exact."""
     return config_difference(old, new)
