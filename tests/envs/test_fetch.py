@@ -15,7 +15,7 @@ from fetchlab.envs.spec import CameraSpec, PixelSpec, SimulationError, TaskSpec
 from fetchlab.errors import ConfigError
 
 STEPS = 50
-FILES = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "configs" / "task").glob("fetch_*.yaml"))
 TASKS = [yaml.safe_load(file.read_text())["env_id"] for file in FILES]
 
 
@@ -74,7 +74,8 @@ def test_every_fetch_task_has_a_file():
 def test_task_files_are_gymnasiums_tasks(file):
     task = yaml.safe_load(file.read_text())
     spec = gymnasium.spec(task["env_id"])
-    assert task == {"env_id": spec.id, "max_episode_steps": spec.max_episode_steps}
+    own = {"kwargs": {}, "proprio": None, "reward_range": None}
+    assert task == {"env_id": spec.id, "max_episode_steps": spec.max_episode_steps, **own}
     words = file.stem.removeprefix("fetch_").split("_")
     name = "".join("And" if word == "and" else word.capitalize() for word in words)
     assert spec.id == f"Fetch{name}-v4"

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-ACTION_DIM = 4  # of every Fetch task: three of the hand, one of the fingers
-
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
 
@@ -37,7 +35,7 @@ class ActionWriter:
         mocap, body = _welded_bodies(model)
         self._body_pos, self._body_quat = data.xpos[body], data.xquat[body]
         self._mocap_pos, self._mocap_quat = data.mocap_pos[mocap], data.mocap_quat[mocap]
-        self._clipped = np.zeros(ACTION_DIM, np.float32)
+        self._clipped = np.zeros(4, np.float32)
         self._displacement = self._clipped[:3]
         self._block_gripper = inner.block_gripper
         self._ctrl, self._qpos = data.ctrl, data.qpos
