@@ -131,10 +131,11 @@ def episodes(state: dict[str, torch.Tensor]) -> Iterator[tuple[int, int, int]]:
 
 
 def metrics_digest(path: Path) -> Any:
-    """The table without its ``time/`` columns."""
-    rows = list(csv.reader(io.StringIO(path.read_text())))
-    keep = [index for index, name in enumerate(rows[0]) if not name.startswith("time/")]
-    return hashlib.sha256(json.dumps([[row[i] for i in keep] for row in rows]).encode())
+    """The table without its ``time/`` columns and those without a value, by the columns' names."""
+    names, *rows = csv.reader(io.StringIO(path.read_text()))
+    columns = sorted(zip(names, *rows, strict=True))
+    keep = [one for one in columns if not one[0].startswith("time/") and any(one[1:])]
+    return hashlib.sha256(json.dumps(keep).encode())
 
 
 if __name__ == "__main__":

@@ -59,8 +59,11 @@ def continue_run(plain: dict[str, Any]) -> None:
 
 
 def exit_as(summary: dict[str, Any]) -> None:
-    """Leave with the exit code of a run that was stopped; go on after one that is finished."""
-    if summary["status"] == "stopped":
+    """Leave with the exit code of a run that was stopped; go on after one that is finished.
+
+    A callback that the configuration named to stop a run has ended it as it should.
+    """
+    if summary["status"] == "stopped" and not summary["stop_reason"].startswith("callback "):
         sys.exit(STOPPED.get(summary["stop_reason"], 1))
 
 

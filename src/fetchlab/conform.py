@@ -60,8 +60,10 @@ class Conform:
         elif isinstance(value, Mapping) and Target in members(kind):
             self._swap_in(value, kind, key)
         elif isinstance(value, Mapping) and swap_ins_of(kind):
+            notes = unwrap(kind)[1]
+            one = Annotated[(Target, *notes)] if notes else Target
             for name, node in value.items():
-                self.check(node, Annotated[(Target, *unwrap(kind)[1])], join(key, name))
+                self.check(node, one, join(key, name))
         else:
             require(fits(value, kind), key, shown(value), words(kind), remedy(kind, key))
 

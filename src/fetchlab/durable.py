@@ -19,6 +19,7 @@ def fsync_directory(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Create or replace the small file ``path`` in one step, durably."""
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # a folder from elsewhere may hold a link of that name
     with temporary.open("w") as file:
         file.write(text)
         file.flush()

@@ -27,6 +27,7 @@ from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.durable import write_json
 from fetchlab.envs.pool import WorkerError
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
+from fetchlab.loggers.build import finish
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains_on_cuda
@@ -39,7 +40,7 @@ from fetchlab.trainer import Assembled, build_trainer
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
     *("total_env_steps", "trainer", "run_dir", "trusted_modules"),
-    *("callbacks.evaluation", "callbacks.progress_refresh_s"),
+    *("callbacks.evaluation", "callbacks.progress_refresh_s", "callbacks.progress"),
 )
 #: Causes that are reported in one line; anything else is a defect and keeps its traceback.
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
@@ -81,6 +82,8 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
     with RunLock(run_dir), _in_one_line(run_dir):
         require_run("resume", run_dir)
         changes = {"trusted_modules": [], **changes}
+        if "callbacks.progress_refresh_s" in changes:  # which a stored configuration has resolved
+            changes["callbacks.progress.refresh_s"] = changes["callbacks.progress_refresh_s"]
         cfg = config.changed(stored_config(run_dir, changes["trusted_modules"]), changes)
         run = config.check(cfg)
         if summary := _finished(run_dir, run.total_env_steps):
@@ -89,7 +92,8 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
             return summary
         try:
             checkpoint = newest_valid(run_dir / "checkpoints")
-            old = read_payload(checkpoint).get("record")
+            payload = read_payload(checkpoint)
+            old = payload.get("record")
             if old is None:
                 raise CheckpointError(checkpoint, "holds weights alone: nothing to continue")
         except CheckpointError as error:
@@ -105,7 +109,8 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
                 "the configuration, versions, threads and renderer of the run",
                 f"differs in {'; '.join(lines)}; restore that, or give force_resume=true",
             )
-        return _run(run, cfg, run_dir, checkpoint, {**new, "forced": [*old["forced"], *lines]})
+        new["forced"] = [*old["forced"], *lines]
+        return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"])
 
 
 def stored_config(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
@@ -188,6 +193,7 @@ def _signals_given_back(built: Assembled, parts: Parts) -> Iterator[None]:
     finally:
         for callback in (built.stopping, built.evaluation):
             callback.teardown(built.trainer, parts.module, "fit")
+        finish(built.trainer.loggers)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -198,6 +204,7 @@ def _run(
     run_dir: Path,
     checkpoint: Path | None,
     record: Mapping[str, Any],
+    logged: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     # Nothing here draws from these two, but a swap-in may; checkpoints hold their states.
     random.seed(run.seed)
@@ -206,7 +213,7 @@ def _run(
     try:
         if checkpoint is None and run.ckpt_path is not None:
             _load_weights(parts, Path(run.ckpt_path))
-        built = build_trainer(cfg, run_dir, parts, record, resume=checkpoint is not None)
+        built = build_trainer(run, run_dir, parts, record, logged)
         write_config(run_dir, cfg)
         announce(run, run_dir, parts, record)
         status, device = "failed", built.trainer.strategy.root_device

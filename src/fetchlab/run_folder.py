@@ -21,7 +21,14 @@ from fetchlab.config import ROOT, config_hash
 from fetchlab.errors import ConfigError
 
 #: What a run writes before its first checkpoint, beside the lock; of the metrics, their names.
-STARTED = ("config.yaml", ".config.yaml.tmp", "checkpoints", "replay", "metrics.csv")
+STARTED = (
+    "config.yaml",
+    ".config.yaml.tmp",
+    "checkpoints",
+    "replay",
+    "metrics.csv",
+    ".metrics.csv.tmp",
+)
 _STARTED_INSIDE = {
     "checkpoints": re.compile(r"\.(commit|removed)-.*"),
     "replay": re.compile(r"\.?layout\.json(\.tmp)?|.*\.bin"),

@@ -156,51 +156,30 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class DiskWatch:
-    """``callbacks.disk_watch``."""
-
-    every_s: Seconds
-    min_free_bytes: Annotated[int, Min(1), Hint("100000000 holds two checkpoints")]
-
-
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(OpenSection):
     """``callbacks.evaluation``."""
 
     every_env_steps: Count
-    episodes: Count
     n_envs: Count
     workers: Annotated[Count | None, Hint("null is one per core")]
 
 
 @dataclass(frozen=True)
-class TimeEstimate:
-    """``callbacks.time_estimate``."""
-
-    after_updates: Count
-    after_s: Seconds
-    long_run_h: Annotated[float, Above(0)]
-    instead: str
-
-
-@dataclass(frozen=True)
 class Callbacks:
-    """``configs/callbacks``."""
+    """``configs/callbacks``; those with a ``_target_`` in the order in which Lightning has them."""
 
     log_every_env_steps: Count
-    progress_refresh_s: Seconds
+    # Read by interpolation alone.
+    progress_refresh_s: Annotated[float, Above(0)]
     keep_checkpoints: Annotated[int, Min(2), Hint("one may be damaged")]
-    disk_watch: DiskWatch
+    disk_watch: Target | None
+    stopping: Target
+    log_points: Target
     evaluation: Evaluation
-    time_estimate: TimeEstimate
-
-
-@dataclass(frozen=True)
-class Logger:
-    """``configs/logger``."""
-
-    csv: bool
-    tensorboard: bool
+    progress: Target | None
+    time_estimate: Target | None
+    extra: dict[str, Target]
+    checkpoints: Target
 
 
 @dataclass(frozen=True)
@@ -227,7 +206,7 @@ class Run:
     collect: Collect
     trainer: Trainer
     callbacks: Callbacks
-    logger: Logger
+    logger: dict[str, Target]
     experiment: Annotated[str, Hint(GLOBAL, "an experiment's name")]
     seed: Annotated[int, Min(0), Hint("seed=0", "an integer from 0")]
     total_env_steps: Annotated[int, Min(1), Hint("2000000 is a full state run")]

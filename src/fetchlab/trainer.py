@@ -6,38 +6,25 @@ import logging
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from fetchlab.build import Parts, build_env
+from fetchlab import schema
+from fetchlab.build import Parts, build_env, swap_in
+from fetchlab.callbacks import find
 from fetchlab.callbacks.checkpoints import Checkpoints
-from fetchlab.callbacks.disk_watch import DiskWatch
 from fetchlab.callbacks.evaluation import Evaluation
-from fetchlab.callbacks.log_points import LogPoints
-from fetchlab.callbacks.progress import EnvStepProgress
 from fetchlab.callbacks.stopping import Stopping
-from fetchlab.callbacks.throughput import RateMeter, TimeEstimate
 from fetchlab.checkpoint.torch_io import CommitCheckpointIO
-from fetchlab.config import typed
-from fetchlab.loggers.csv import RunCSVLogger
-from fetchlab.loggers.tensorboard import RunTensorBoardLogger
+from fetchlab.fields import OpenSection
+from fetchlab.loggers.build import build_loggers
 from fetchlab.preflight.sizes import evaluation_workers
-
-COLUMNS = (
-    "train/success_rate",
-    "train/return",
-    "eval/success_rate",
-    "eval/return",
-    "eval/goal_distance_m",
-    "time/env_steps_per_s",
-    "time/grad_updates_per_s",
-)
 
 
 class NoProfiler(PassThroughProfiler):
@@ -61,82 +48,68 @@ class Assembled:
 
 
 def build_trainer(
-    cfg: Mapping[str, Any], run_dir: Path, parts: Parts, record: Mapping[str, Any], resume: bool
+    run: schema.Run,
+    run_dir: Path,
+    parts: Parts,
+    record: Mapping[str, Any],
+    logged: Mapping[str, Any] | None,
 ) -> Assembled:
     """The Trainer of a run; every trigger in it counts env steps, none counts Lightning's steps.
 
     Args:
-        cfg: resolved, plain.
+        run: the checked configuration.
         run_dir: the run's folder.
         parts: of `fetchlab.build`.
         record: written into every checkpoint, compared when it is resumed.
-        resume: whether a checkpoint will be loaded.
+        logged: the loggers' states in the checkpoint that will be loaded; None in a new run.
     """
-    run = typed(cfg)
-    options, evaluating = cfg["callbacks"], cfg["callbacks"]["evaluation"]
-    data, module, rates = parts.data, parts.module, RateMeter()
-    log_points = LogPoints(
-        options["log_every_env_steps"],
-        (
-            module.pop_metrics,
-            data.collector.means,
-            lambda: rates.read(data.env_steps, module.grad_updates),
-        ),
-        lambda: rates.start(data.env_steps, module.grad_updates),
-    )
-    stopping = Stopping()
-    checkpoints = Checkpoints(run_dir / "checkpoints", lambda data: evaluation.due(data), record)
-    evaluation = Evaluation(
-        lambda: build_env(run, evaluating["n_envs"], evaluation_workers(run)),
-        evaluating["every_env_steps"],
-        evaluating["episodes"],
-        cfg["seed"],
-        run_dir / "evaluation.json",
-        stop=lambda: stopping.asked,
-        record=log_points.write,
-        commit=checkpoints.evaluated,
-    )
-    total, estimate = cfg["total_env_steps"], options["time_estimate"]
-    # In this order: a state is committed before its evaluation, which can be made up for.
-    callbacks: list[pl.Callback] = [
-        DiskWatch(run_dir, **options["disk_watch"], stop=stopping.request),
-        stopping,
-        log_points,
-        checkpoints,
-        evaluation,
-        EnvStepProgress(total, options["progress_refresh_s"]),
-        TimeEstimate(total, **estimate),
-    ]
+    loggers = build_loggers(run.logger, run_dir, logged or {})
+    callbacks = _callbacks(run.callbacks)
     _silence_lightning()
     trainer = pl.Trainer(
-        accelerator=cfg["trainer"]["accelerator"],
+        accelerator=run.trainer.accelerator,
         devices=1,
         # Not `deterministic`: `preflight.numerics` has set it, before the record read it.
         max_epochs=-1,
-        logger=_loggers(cfg, run_dir, resume, parts.module.metric_names),
+        logger=list(loggers.values()),
         callbacks=callbacks,
-        plugins=[CommitCheckpointIO(keep=options["keep_checkpoints"]), _one_process()],
-        enable_checkpointing=False,
+        plugins=[CommitCheckpointIO(keep=run.callbacks.keep_checkpoints), _one_process()],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        # Not 1: callbacks that monitor a metric then look at it after evaluations
+        # (`on_validation_end`), not at every end of an epoch, which a signal may cut short.
+        check_val_every_n_epoch=2,
         log_every_n_steps=0,  # nothing calls `self.log`
         profiler=NoProfiler(),
         use_distributed_sampler=False,
         default_root_dir=str(run_dir),
     )
-    return Assembled(trainer, evaluation, checkpoints, stopping)
+    evaluation, checkpoints = find(trainer, Evaluation), find(trainer, Checkpoints)
+    checkpoints.record, checkpoints.loggers = record, loggers
+    workers = evaluation_workers(run)
+    parts.data.seed = run.seed
+    parts.data.make_evaluation_env = partial(
+        build_env, run, run.callbacks.evaluation.n_envs, workers
+    )
+    if logged is None:
+        for logger in loggers.values():
+            logger.log_hyperparams(dict(record["config"]))
+    return Assembled(trainer, evaluation, checkpoints, find(trainer, Stopping))
 
 
-def _loggers(
-    cfg: Mapping[str, Any], run_dir: Path, resume: bool, metric_names: tuple[str, ...]
-) -> list[Logger]:
-    loggers: list[Logger] = []
-    if cfg["logger"]["csv"]:
-        loggers.append(RunCSVLogger(str(run_dir), (*metric_names, *COLUMNS), resume))
-    if cfg["logger"]["tensorboard"]:
-        loggers.append(RunTensorBoardLogger(str(run_dir), resume))
-    return loggers
+def _callbacks(section: schema.Callbacks) -> list[pl.Callback]:
+    """In the order of the section's fields: what a user adds comes behind what it may read."""
+    nodes: list[Any] = []
+    for field in fields(section):
+        value = getattr(section, field.name)
+        if field.name == "extra":
+            nodes += value.values()
+        elif isinstance(value, OpenSection):
+            nodes.append({**value.target, "_partial_": False})
+        elif isinstance(value, Mapping):
+            nodes.append(value)
+    return [swap_in(node) for node in nodes]
 
 
 def _one_process() -> LightningEnvironment:

@@ -9,7 +9,6 @@ import pytest
 
 from fetchlab.callbacks.disk_watch import DiskWatch
 from fetchlab.callbacks.stopping import Stopping
-from fetchlab.errors import ConfigError
 
 
 @pytest.fixture
@@ -27,26 +26,26 @@ def disk(monkeypatch):
 
 
 def test_a_stop_is_asked_for_below_the_limit_and_looks_are_rare(tmp_path, disk):
-    reasons = []
-    disk.now_s = 5.0
-    watch = DiskWatch(tmp_path, 10.0, 500 * 4096, reasons.append)
+    stopping, disk.now_s = Stopping(), 5.0
+    trainer = SimpleNamespace(callbacks=[stopping], default_root_dir=str(tmp_path))
+    watch = DiskWatch(10.0, 500 * 4096)
     disk.blocks = 500
     for disk.now_s in (100.0, 101.0, 109.9):
-        watch.on_train_batch_end(None, None)
-    assert (disk.looks, reasons) == (1, [])
+        watch.on_train_batch_end(trainer, None)
+    assert (disk.looks, stopping.reason) == (1, None)
     disk.blocks, disk.now_s = 499, 110.0
-    watch.on_train_batch_end(None, None)
+    watch.on_train_batch_end(trainer, None)
     assert disk.looks == 2
-    assert reasons == [
+    assert stopping.reason == (
         "short disk space (2,043,904 bytes free, callbacks.disk_watch.min_free_bytes=2,048,000)"
-    ]
+    )
 
 
 def test_the_stop_is_the_same_as_a_signals(tmp_path, disk):
     stopping, trainer = Stopping(), SimpleNamespace(should_stop=False)
-    trainer.datamodule = SimpleNamespace(done=False)
-    disk.now_s = 1.0
-    watch = DiskWatch(tmp_path, 10.0, 5000 * 4096, stopping.request)
+    trainer.datamodule, trainer.callbacks = SimpleNamespace(done=False), [stopping]
+    trainer.default_root_dir, disk.now_s = str(tmp_path), 1.0
+    watch = DiskWatch(10.0, 5000 * 4096)
     stopping.on_train_batch_end(trainer, None)
     assert not trainer.should_stop
     assert stopping.reason is None
@@ -54,9 +53,3 @@ def test_the_stop_is_the_same_as_a_signals(tmp_path, disk):
     stopping.on_train_batch_end(trainer, None)
     assert trainer.should_stop
     assert stopping.reason.startswith("short disk space")
-
-
-@pytest.mark.parametrize(("every_s", "least"), [(0.0, 1), (-1.0, 1), (1.0, 0)])
-def test_values_that_cannot_work(tmp_path, every_s, least):
-    with pytest.raises(ConfigError, match=r"callbacks\.disk_watch\."):
-        DiskWatch(tmp_path, every_s, least, print)

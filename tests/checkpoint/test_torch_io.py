@@ -213,8 +213,10 @@ def test_constructor_and_arguments(tmp_path):
     plugin = CommitCheckpointIO(keep=2)
     with pytest.raises(ConfigError, match="env_steps"):
         plugin.save_checkpoint({}, tmp_path / "step_000000001")
-    with pytest.raises(ConfigError, match="step_000120000"):
-        plugin.save_checkpoint({"env_steps": 1}, tmp_path / "epoch=1.ckpt")
+    plugin.save_checkpoint({"env_steps": 1}, tmp_path / "epoch=1.ckpt")  # as ModelCheckpoint does
+    assert torch.load(tmp_path / "epoch=1.ckpt", weights_only=True) == {"env_steps": 1}
+    plugin.remove_checkpoint(tmp_path / "epoch=1.ckpt")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="storage_options"):
         plugin.save_checkpoint({"env_steps": 1}, tmp_path / "step_000000001", storage_options={})
     plugin.save_checkpoint({"env_steps": 1}, tmp_path / "step_000000001")

@@ -1,4 +1,4 @@
-"""Start-up time: loggers and callbacks leave heavy packages to the moment they are needed."""
+"""Start-up time: loggers leave heavy packages to the moment they are needed."""
 
 import os
 import subprocess
@@ -13,7 +13,6 @@ for name in ("lightning", "lightning.pytorch", "lightning.pytorch.loggers",
     module.__path__ = []
     module.Logger = module.Callback = object
 import fetchlab.loggers.csv, fetchlab.loggers.tensorboard
-import fetchlab.callbacks.progress, fetchlab.callbacks.throughput
 import fetchlab.collect.video, fetchlab.statistics
 heavy = {"tensorboard", "google.protobuf", "matplotlib", "imageio", "imageio_ffmpeg", "torch"}
 print(sorted(heavy & set(sys.modules)))

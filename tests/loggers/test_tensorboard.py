@@ -13,8 +13,8 @@ from fetchlab.errors import ConfigError
 from fetchlab.loggers.tensorboard import RunTensorBoardLogger
 
 
-def make(run_dir, resume=False):
-    return RunTensorBoardLogger(run_dir=str(run_dir), resume=resume)
+def make(run_dir):
+    return RunTensorBoardLogger(save_dir=str(run_dir))
 
 
 def files(run_dir):
@@ -71,7 +71,7 @@ def test_killed_twice_and_resumed_every_point_occurs_once(tmp_path):
         child = os.fork()
         if child == 0:
             try:
-                logger = make(run, resume=resume)
+                logger = make(run)
                 if resume:
                     logger.load_state_dict(json.loads(state_file.read_text()))
                 for step in range(first, last + 1):
@@ -91,7 +91,7 @@ def test_killed_twice_and_resumed_every_point_occurs_once(tmp_path):
     with files(run)[-1].open("ab") as stream:
         stream.write(b"torn")
 
-    resumed = make(run, resume=True)
+    resumed = make(run)
     resumed.load_state_dict(json.loads(state_file.read_text()))
     for step in range(7, 11):
         resumed.log_metrics({"m": float(step), "n": 0.0}, step=step)
@@ -103,7 +103,7 @@ def test_killed_twice_and_resumed_every_point_occurs_once(tmp_path):
 def test_resume_from_before_the_first_point_deletes_all_event_files(tmp_path):
     make(tmp_path).log_metrics({"m": 1.0}, step=1)
     (tmp_path / "tensorboard" / "notes.txt").write_text("mine")
-    resumed = make(tmp_path, resume=True)
+    resumed = make(tmp_path)
     resumed.load_state_dict({})
     assert [path.name for path in files(tmp_path)] == ["notes.txt"]
 
@@ -111,13 +111,8 @@ def test_resume_from_before_the_first_point_deletes_all_event_files(tmp_path):
 def test_existing_events_are_refused_without_resume(tmp_path):
     make(tmp_path).log_metrics({"m": 1.0}, step=1)
     with pytest.raises(ConfigError, match="resume=RUN_DIR"):
-        make(tmp_path)
-
-
-def test_a_resumed_logger_writes_nothing_before_its_state_is_loaded(tmp_path):
-    with pytest.raises(RuntimeError, match="load_state_dict"):
-        make(tmp_path, resume=True).log_metrics({"m": 1.0}, step=1)
-    assert list(tmp_path.iterdir()) == []
+        make(tmp_path).log_metrics({"m": 1.0}, step=2)
+    assert raw_steps(tmp_path) == [(1, 1)]
 
 
 @pytest.mark.parametrize("step", [None, -1])
@@ -133,7 +128,7 @@ def test_names_outside_the_folder_are_refused_and_nothing_is_touched(tmp_path, n
     victim.write_text("keep me")
     before = {path: path.read_bytes() for path in files(tmp_path)}
     with pytest.raises(ConfigError, match="event file"):
-        make(tmp_path, resume=True).load_state_dict({name: 0})
+        make(tmp_path).load_state_dict({name: 0})
     assert victim.read_text() == "keep me"
     assert {path: path.read_bytes() for path in files(tmp_path)} == before
 
@@ -145,11 +140,11 @@ def test_links_are_refused_and_their_targets_kept(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "tensorboard").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="no link"):
-        make(tmp_path / "a", resume=True).load_state_dict({})
+        make(tmp_path / "a").load_state_dict({})
     (tmp_path / "b" / "tensorboard").mkdir(parents=True)
     (tmp_path / "b" / "tensorboard" / victim.name).symlink_to(victim)
     with pytest.raises(ConfigError, match="no link"):
-        make(tmp_path / "b", resume=True).load_state_dict({victim.name: 0})
+        make(tmp_path / "b").load_state_dict({victim.name: 0})
     assert victim.read_bytes() == b"keep me"
 
 
@@ -160,7 +155,7 @@ def test_a_missing_or_shorter_file_is_refused_before_any_file_changes(tmp_path):
     logger.log_metrics({"m": 1.0}, step=2)
     path = files(tmp_path)[0]
     before = path.read_bytes()
-    resumed = make(tmp_path, resume=True)
+    resumed = make(tmp_path)
     for bad in ({**state, "events.out.tfevents.9": 8}, {path.name: len(before) + 1}):
         with pytest.raises(ConfigError, match="restore the file"):
             resumed.load_state_dict(bad)

@@ -40,7 +40,7 @@ def test_collect_update_checkpoint_happen_in_this_order(compose_run, tmp_path):
     )
     events: list[str] = []
     parts = build_parts(typed(cfg), tmp_path / "run")
-    built = build_trainer(cfg, tmp_path / "run", parts, {}, resume=False)
+    built = build_trainer(typed(cfg), tmp_path / "run", parts, {"config": cfg}, None)
     spy(parts.data.collector, "receive", events, lambda received: received > 0)
     spy(parts.data.collector, "send", events)
     spy(parts.data.replay, "sample", events)

@@ -98,7 +98,6 @@ class OffPolicy(pl.LightningModule):
         self._of_seeing = dict.fromkeys(of_seeing, torch.zeros(()))
         self._seen: dict[str, Tensor] = {}
         self.grad_updates = self.nth = 0
-        self.latest_metrics: dict[str, float] = {}
         self._sums = MetricSums((*self.metrics, *of_seeing))
         self._cuda_graphs, self._update_seed = cuda_graphs, update_seed
         self.explore_rng = torch.Generator().manual_seed(explore_seed)
@@ -320,6 +319,11 @@ class OffPolicy(pl.LightningModule):
     def metric_names(self) -> tuple[str, ...]:
         """All that `pop_metrics` gives once there was an update."""
         return self._sums.names
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Steps of the two optimizers since the run began: Lightning's ``global_step``."""
+        return 2 * self.grad_updates
 
     def raise_if_failed(self) -> None:
         """Wait for the device, with ``cuda_graphs``, and look at what it counted.

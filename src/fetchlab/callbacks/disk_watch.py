@@ -9,39 +9,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 
-from fetchlab.errors import require
+from fetchlab.callbacks import find
+from fetchlab.callbacks.stopping import Stopping
+from fetchlab.fields import Above, Hint, Min
 
 
 class DiskWatch(pl.Callback):
-    """Asks for a stop when the run's disk gets short.
+    """Asks for a stop when the disk of the run's folder gets short.
 
     Args:
-        folder: on the disk to watch.
-        every_s: seconds between two looks, above 0.
+        every_s: seconds between two looks.
         min_free_bytes: stop below this; two checkpoints should fit in it.
-        stop: called with the reason.
-
-    Raises:
-        ConfigError: a value that is not positive.
     """
 
     def __init__(
-        self, folder: Path, every_s: float, min_free_bytes: int, stop: Callable[[str], None]
+        self,
+        every_s: Annotated[float, Above(0)],
+        min_free_bytes: Annotated[int, Min(1), Hint("100000000 holds two checkpoints")],
     ) -> None:
-        key = "callbacks.disk_watch"
-        require(every_s > 0, f"{key}.every_s", every_s, "seconds above 0", "10 is usual")
-        remedy = "100000000 holds two checkpoints"
-        require(
-            min_free_bytes > 0, f"{key}.min_free_bytes", min_free_bytes, "bytes above 0", remedy
-        )
-        self._folder, self._every_s, self._stop = folder, every_s, stop
-        self._min_free_bytes = min_free_bytes
+        self._every_s, self._min_free_bytes = every_s, min_free_bytes
         self._next_look_s = 0.0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
@@ -50,10 +40,10 @@ class DiskWatch(pl.Callback):
         if now < self._next_look_s:
             return
         self._next_look_s = now + self._every_s
-        disk = os.statvfs(self._folder)
+        disk = os.statvfs(trainer.default_root_dir)
         free = disk.f_bavail * disk.f_frsize
         if free < self._min_free_bytes:
-            self._stop(
+            find(trainer, Stopping).request(
                 f"short disk space ({free:,} bytes free, "
                 f"callbacks.disk_watch.min_free_bytes={self._min_free_bytes:,})"
             )

@@ -7,56 +7,51 @@ process that resumes, before its first step, with the same outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
+import torch
 from torchrl.envs import TransformedEnv
 
+from fetchlab.callbacks import find
+from fetchlab.callbacks.log_points import LogPoints
+from fetchlab.callbacks.stopping import Stopping
 from fetchlab.collect.rollout import Episodes, StoppedError, episode_seeds, rollout
 from fetchlab.durable import write_json
-from fetchlab.errors import require
+from fetchlab.fields import Hint, Min
 from fetchlab.statistics import wilson_interval
+
+FILE_NAME = "evaluation.json"
 
 
 class Evaluation(pl.Callback):
     """Plays ``episodes`` episodes with the policy's mode and hands the result to the logs.
 
+    To Lightning it is the validation: callbacks that monitor a metric look at it when
+    `on_validation_end` says that there is a new one. Environments and seeds are the data module's.
+
     Args:
-        make_env: builds the evaluation environments; called at the first evaluation, kept after.
         every_env_steps: distance between two evaluations; the run's end is always one.
         episodes: per evaluation.
-        seed: of the run; training and evaluation seeds never meet.
-        path: ``evaluation.json``, the list of all evaluations.
-        stop: whether somebody asked the run to stop; looked at before every step.
-        record: ``(trainer, metrics)`` writes the row of a logging point.
-        commit: ``(trainer, success rate)`` keeps the state with this evaluation in it.
+
+    Attributes:
+        history: all evaluations, see `describe`; ``evaluation.json`` lists them.
+        kept: whether the newest one is part of a checkpoint.
     """
+
+    metric_names = ("eval/success_rate", "eval/return", "eval/goal_distance_m")
 
     def __init__(
         self,
-        make_env: Callable[[], TransformedEnv],
-        every_env_steps: int,
-        episodes: int,
-        seed: int,
-        path: Path,
-        stop: Callable[[], bool],
-        record: Callable[[Any, Mapping[str, float]], None],
-        commit: Callable[[Any, float], None],
+        every_env_steps: Annotated[int, Min(1)],
+        episodes: Annotated[int, Min(1), Hint("20 is quick, 100 is precise", "a positive number")],
     ) -> None:
-        require(
-            episodes > 0,
-            "callbacks.evaluation.episodes",
-            episodes,
-            "a positive number",
-            "20 is quick, 100 is precise",
-        )
-        self._make_env, self._every = make_env, every_env_steps
-        self._seeds, self._path = episode_seeds(seed, episodes), path
-        self._stop, self._record, self._commit = stop, record, commit
+        self._every, self._episodes = every_env_steps, episodes
         self._env: TransformedEnv | None = None
         self.history: list[dict[str, Any]] = []
+        self.kept = True
 
     @property
     def best(self) -> float:
@@ -73,13 +68,21 @@ class Evaluation(pl.Callback):
         ended = data.env_steps >= data.total_env_steps and data.env_steps > last
         return ended or data.env_steps // self._every > last // self._every
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Know where the list is written."""
+        self._path = Path(trainer.default_root_dir) / FILE_NAME
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make up for the evaluation that an earlier process owes this state."""
+        # A name that a callback monitors has to exist where a signal ends the first epoch.
+        known = self._metrics() if self.history else dict.fromkeys(self.metric_names, math.nan)
+        trainer.callback_metrics.update({name: torch.tensor(known[name]) for name in known})
         self._evaluate_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Evaluate when due."""
+        """Commit this state, before other callbacks make something of its epoch; then evaluate."""
         trainer.datamodule.settle()
+        trainer.checkpoint_callbacks[-1].commit(trainer)  # the run's own is the last one
         self._evaluate_if_due(trainer, pl_module)
 
     def _evaluate_if_due(self, trainer: Any, pl_module: Any) -> None:
@@ -90,21 +93,27 @@ class Evaluation(pl.Callback):
                 trainer.should_stop = True  # before another round, whose state owed nothing
 
     def _evaluate(self, trainer: Any, pl_module: Any) -> None:
-        if self._stop():
+        data, stopping = trainer.datamodule, find(trainer, Stopping)
+        if stopping.asked:
             raise StoppedError
         if self._env is None:
-            self._env = self._make_env()
+            self._env = data.make_evaluation_env()
+        seeds = episode_seeds(data.seed, self._episodes)
         pl_module.eval()
         try:
-            played = rollout(self._env, pl_module.act, self._seeds, stop=self._stop)
+            played = rollout(self._env, pl_module.act, seeds, stop=lambda: stopping.asked)
         finally:
             pl_module.train()
-        self.history.append(describe(played, trainer.datamodule.env_steps))
+        self.history.append(describe(played, data.env_steps))
+        self.kept = False
         write_json(self._path, self.history)
-        entry = self.history[-1]
-        metrics = ("success_rate", "return", "goal_distance_m")
-        self._record(trainer, {f"eval/{name}": entry[name] for name in metrics})
-        self._commit(trainer, entry["success_rate"])
+        find(trainer, LogPoints).write(trainer, self._metrics())
+        for callback in trainer.callbacks:
+            callback.on_validation_end(trainer, pl_module)
+
+    def _metrics(self) -> dict[str, float]:
+        newest = self.history[-1]
+        return {name: newest[name.removeprefix("eval/")] for name in self.metric_names}
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stop the evaluation workers."""

@@ -1,13 +1,25 @@
-"""One row of metrics per logging point, for every logger, with `env_steps` as the x axis."""
+"""One row of metrics per logging point, for every logger, with ``env_steps`` as the x axis.
+
+Nothing calls `LightningModule.log` every round (milliseconds a call): metrics are summed where they
+arise, and read here. What Lightning offers of them is set at the same moments, so that its own
+callbacks work: ``trainer.callback_metrics`` has the newest value of every metric by its name,
+``trainer.global_step`` counts the optimizers' steps since the run began, and what somebody else
+logs in Lightning's way has ``env_steps`` as its step, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
+import torch
 
-from fetchlab.errors import require
+from fetchlab.callbacks.throughput import ENV_RATE, UPDATE_RATE, RateMeter
+from fetchlab.fields import Hint, Min
+
+#: What the collector measures.
+EPISODES = ("train/success_rate", "train/return")
 
 
 class LogPoints(pl.Callback):
@@ -15,46 +27,68 @@ class LogPoints(pl.Callback):
 
     Args:
         every_env_steps: distance between two rows.
-        sources: called at a logging point, each returns metrics by name and may reset itself.
-        begin: called when training starts or goes on, with a checkpoint's counters restored.
+
+    Attributes:
+        latest: the newest value of every metric of this process.
+        rows: how many it has written.
     """
 
     def __init__(
-        self,
-        every_env_steps: int,
-        sources: Sequence[Callable[[], Mapping[str, float]]],
-        begin: Callable[[], None],
+        self, every_env_steps: Annotated[int, Min(1), Hint("1000 is usual", "a positive number")]
     ) -> None:
-        require(
-            every_env_steps > 0,
-            "callbacks.log_every_env_steps",
-            every_env_steps,
-            "a positive number",
-            "1000 is usual",
-        )
-        self._every, self._sources, self._begin = every_env_steps, tuple(sources), begin
-        self._last = 0
+        self._every, self._last = every_env_steps, 0
+        self._rates = RateMeter()
+        self._epoch_ends = False
+        self.latest: dict[str, float] = {}
+        self.rows = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Let rates count from here."""
-        self._begin()
+        """Let rates count from here, and say which columns there will be."""
+        told = [name for one in trainer.callbacks for name in getattr(one, "metric_names", ())]
+        for logger in trainer.loggers:
+            if hasattr(logger, "expect"):
+                logger.expect([*pl_module.metric_names, *EPISODES, *told, ENV_RATE, UPDATE_RATE])
+        self._rates.start(trainer.datamodule.env_steps, pl_module.grad_updates)
+        self._tell_lightning(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Write a row when one is due."""
         if trainer.datamodule.env_steps // self._every > self._last // self._every:
             self.write(trainer, {})
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Give Lightning the step for what is logged now."""
+        self._epoch_ends = False
+        self._tell_lightning(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Give Lightning the step for what it logs of this epoch."""
+        trainer.datamodule.settle()
+        self._epoch_ends = True
+        self._tell_lightning(trainer)
+
     def write(self, trainer: Any, extra: Mapping[str, float]) -> None:
         """Write the row of this moment, with ``extra`` metrics (an evaluation's) in it."""
-        env_steps = trainer.datamodule.env_steps
-        row: dict[str, float] = {}
-        for source in self._sources:
-            row.update(source())
-        row.update(extra)
+        data, module = trainer.datamodule, trainer.lightning_module
+        rates = self._rates.read(data.env_steps, module.grad_updates)
+        row = {**module.pop_metrics(), **data.collector.means(), **rates, **extra}
         for logger in trainer.loggers:
-            logger.log_metrics(row, step=env_steps)
-        trainer.lightning_module.latest_metrics.update(row)
-        self._last = env_steps
+            logger.log_metrics(row, step=data.env_steps)
+        self.latest.update(row)
+        trainer.callback_metrics.update({name: torch.tensor(row[name]) for name in row})
+        self._tell_lightning(trainer)
+        self._last = data.env_steps
+        self.rows += 1
+
+    def _tell_lightning(self, trainer: Any) -> None:
+        """Set its own counters, which begin anew in every process; the first counts rounds there.
+
+        It takes one off while it logs what an epoch left.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = trainer.datamodule.env_steps + self._epoch_ends
+        steps = loop.manual_optimization.optim_step_progress.total
+        steps.ready = steps.completed = trainer.lightning_module.optimizer_steps
 
     def state_dict(self) -> dict[str, Any]:
         """Env steps of the last row."""

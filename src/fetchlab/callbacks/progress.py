@@ -1,7 +1,7 @@
 """A progress bar that counts environment steps, or one plain line per logging point.
 
 Lightning's bars count batches and read logged metrics every batch. A round here can be a few
-milliseconds, so this one only compares two things per round (a clock and the latest metrics) and
+milliseconds, so this one only compares two things per round (a clock and a count of rows) and
 draws at most every ``refresh_s``. Without a terminal (CI, a log file) a bar is noise: then each
 logging point becomes one line.
 """
@@ -9,14 +9,16 @@ logging point becomes one line.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console, Group
 from rich.text import Text
 
+from fetchlab.callbacks import find
+from fetchlab.callbacks.log_points import LogPoints
 from fetchlab.callbacks.throughput import ENV_RATE, format_duration, format_rate
-from fetchlab.errors import require
+from fetchlab.fields import Above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,56 +38,47 @@ SHOWN = (
 class EnvStepProgress(Callback):
     """Shows env steps done, success rates, losses, env steps/s and the time left.
 
-    Reads ``trainer.datamodule.env_steps`` and ``pl_module.latest_metrics``; a logging point is
-    noticed by a change of the latter, so this callback belongs after the one that writes it, and
+    A logging point is noticed by `LogPoints`' count of rows, so this callback belongs after it, and
     `Trainer` wants ``enable_progress_bar=False``.
 
     Args:
-        total_env_steps: The run's length.
         refresh_s: Least time between two drawings on a terminal, in seconds.
         console: Where to draw; the standard output if None.
-
-    Raises:
-        ConfigError: A value is not positive.
     """
 
     def __init__(
-        self, total_env_steps: int, refresh_s: float, console: Console | None = None
+        self, refresh_s: Annotated[float, Above(0)], console: Console | None = None
     ) -> None:
-        remedy = "give a positive number"
-        require(total_env_steps > 0, "total_env_steps", total_env_steps, "above 0", remedy)
-        require(refresh_s > 0, "refresh_s", refresh_s, "above 0", remedy)
-        self._total = total_env_steps
         self._refresh_s = refresh_s
         self._console = console or Console()
         self._bar: _Bar | None = None
         self._next_draw_s = float("inf")
-        self._seen: dict[str, float] = {}
-        self._shown: dict[str, float] = {}
+        self._rows_shown = 0
         self._line_at = -1
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the bar at the steps already done (more than zero after a resume)."""
-        self._seen = dict(pl_module.latest_metrics)
-        self._shown = dict(self._seen)
+        self._points = find(trainer, LogPoints)
+        self._rows_shown = self._points.rows
         if self._console.is_interactive:
-            self._bar = _Bar(self._console, self._total, trainer.datamodule.env_steps)
+            data = trainer.datamodule
+            self._bar = _Bar(self._console, data.total_env_steps, data.env_steps)
             self._next_draw_s = time.monotonic() + self._refresh_s
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw if it is time to, or if metrics have been logged."""
-        if pl_module.latest_metrics != self._seen or time.monotonic() >= self._next_draw_s:
-            self._show(trainer, pl_module)
+        if self._points.rows != self._rows_shown or time.monotonic() >= self._next_draw_s:
+            self._show(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Show the evaluation that ends an epoch."""
-        self._show(trainer, pl_module)
+        self._show(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Show the last state and give the terminal back."""
-        self._show(trainer, pl_module)
+        self._show(trainer)
         self._close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -96,18 +89,16 @@ class EnvStepProgress(Callback):
         """Give the terminal back, whatever came before."""
         self._close()
 
-    def _show(self, trainer: Any, pl_module: Any) -> None:
-        env_steps = trainer.datamodule.env_steps
-        logged = pl_module.latest_metrics != self._seen
-        if logged:
-            self._seen = dict(pl_module.latest_metrics)
-            self._shown.update(self._seen)  # keeps the last evaluation while others are newer
+    def _show(self, trainer: Any) -> None:
+        data, metrics = trainer.datamodule, self._points.latest
+        logged = self._points.rows != self._rows_shown
+        self._rows_shown = self._points.rows
         if self._bar is not None:
-            self._bar.draw(env_steps, metrics_text(self._shown))
+            self._bar.draw(data.env_steps, metrics_text(metrics))
             self._next_draw_s = time.monotonic() + self._refresh_s
-        elif logged and env_steps > self._line_at and not self._console.is_interactive:
-            self._line_at = env_steps
-            line = plain_line(env_steps, self._total, self._shown)
+        elif logged and data.env_steps > self._line_at and not self._console.is_interactive:
+            self._line_at = data.env_steps
+            line = plain_line(data.env_steps, data.total_env_steps, metrics)
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _close(self) -> None:

@@ -1,4 +1,8 @@
-"""When a run stops: at its number of env steps, or at the round after somebody asked for it."""
+"""When a run stops: at its number of env steps, or at the round after somebody asked for it.
+
+Any callback may ask, by ``trainer.should_stop`` as Lightning's do: the state that it left is
+committed then, and the run can be continued.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ import lightning.pytorch as pl
 
 from fetchlab.checkpoint.signals import StopFlag
 
+#: Begins the reason of a stop that the configuration itself asked for.
+BY_CALLBACK = "callback "
+
 
 class Stopping(pl.Callback):
-    """Ends the fit loop at a round boundary; the checkpoint callback then saves that state.
+    """Ends the fit loop at a round boundary; that state is then committed.
 
     Signals count from the start of training on: before it there is nothing to save.
     """
@@ -41,6 +48,14 @@ class Stopping(pl.Callback):
         """Stop after this round when its number of steps is reached or a stop was asked for."""
         if trainer.datamodule.done or self._flag.stop:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Name the callback that stopped the run, where it was neither a signal nor its end."""
+        if trainer.datamodule.done or self._flag.stop:
+            return
+        said = [(one, getattr(one, "stopping_reason_message", None)) for one in trainer.callbacks]
+        names = [f"{type(one).__name__}: {reason}" for one, reason in said if reason]
+        self.request(BY_CALLBACK + (names[0] if names else "that set trainer.should_stop"))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the signals back."""

@@ -8,12 +8,12 @@ The estimate is made once, after gradient updates have begun to run, because the
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from fetchlab.errors import require
+from fetchlab.fields import Above, Min
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,39 +57,27 @@ class RateMeter:
 class TimeEstimate(Callback):
     """Says once how long the rest of this run takes on this machine.
 
-    Reads ``trainer.datamodule.env_steps`` and ``pl_module.grad_updates``. Time between epochs,
-    where evaluations run, is left out of the measured rate: a single evaluation within a few
-    seconds of measurement would distort it.
+    Time between epochs, where evaluations run, is left out of the measured rate: a single
+    evaluation within a few seconds of measurement would distort it.
 
     Args:
-        total_env_steps: The run's length.
         after_updates: Speak after this many gradient updates, or
         after_s: this many seconds (evaluations left out) since the first update, if sooner.
         long_run_h: Hours from which on `instead` is offered.
         instead: What to run instead, for example an experiment and its command; may be empty.
         console: Where to write; the standard output if None.
         clock: Monotonic seconds.
-
-    Raises:
-        ConfigError: A count or time is not positive.
     """
 
     def __init__(
         self,
-        total_env_steps: int,
-        after_updates: int,
-        after_s: float,
-        long_run_h: float,
+        after_updates: Annotated[int, Min(1)],
+        after_s: Annotated[float, Above(0)],
+        long_run_h: Annotated[float, Above(0)],
         instead: str,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        remedy = "give a positive number"
-        require(total_env_steps > 0, "total_env_steps", total_env_steps, "above 0", remedy)
-        require(after_updates > 0, "after_updates", after_updates, "above 0", remedy)
-        require(after_s > 0, "after_s", after_s, "above 0", remedy)
-        require(long_run_h > 0, "long_run_h", long_run_h, "above 0", remedy)
-        self._total_env_steps = total_env_steps
         self._after_updates = after_updates
         self._after_s = after_s
         self._long_run_h = long_run_h
@@ -127,7 +115,8 @@ class TimeEstimate(Callback):
             enough = updates - first_updates >= self._after_updates or seconds >= self._after_s
             if enough and env_steps > first_env_steps and seconds > 0:
                 self._done = True
-                self._speak(env_steps, (env_steps - first_env_steps) / seconds)
+                left = max(trainer.datamodule.total_env_steps - env_steps, 0)
+                self._speak(left, (env_steps - first_env_steps) / seconds)
         self._batch_end_s = now
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -135,8 +124,7 @@ class TimeEstimate(Callback):
         if self._first is not None and not self._done:
             self._between_epochs_s += self._clock() - self._batch_end_s
 
-    def _speak(self, env_steps: int, rate: float) -> None:
-        remaining = max(self._total_env_steps - env_steps, 0)
+    def _speak(self, remaining: int, rate: float) -> None:
         seconds = remaining / rate
         text = (
             f"This machine runs {format_rate(rate)} env steps/s: the remaining {remaining:,} take "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.plugins.io import CheckpointIO, TorchCheckpointIO
 from torch import nn
 
 from fetchlab.checkpoint.commit import prune, remove, write_checkpoint
@@ -106,15 +106,19 @@ class CommitCheckpointIO(CheckpointIO):
     ) -> None:
         """Commit ``checkpoint`` with its int ``env_steps`` to ``path``, then prune.
 
+        Under another name than ``checkpoints / checkpoint_name("step", env_steps)`` it is no
+        checkpoint of the run's, such as `ModelCheckpoint`'s, and becomes a plain file.
+
         Raises:
             CheckpointError: it could not be written; earlier checkpoints are untouched.
-            ConfigError: no ``env_steps``, or a name that `newest_valid` would not find.
+            ConfigError: no ``env_steps``.
             TypeError: an entry is not plain data.
         """
         path = Path(path)
-        kind = kind_of(path)
         require(storage_options is None, "storage_options", storage_options, "None", "drop it")
-        require(kind == "step", "path", str(path), "a name like step_000120000", "rename it")
+        if kind_of(path) != "step":
+            TorchCheckpointIO().save_checkpoint(checkpoint, path)
+            return
         env_steps = checkpoint.get("env_steps")
         if not isinstance(env_steps, int):
             remedy = "set it in the module's on_save_checkpoint"
@@ -130,5 +134,9 @@ class CommitCheckpointIO(CheckpointIO):
         return read_payload(Path(path), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove one checkpoint folder."""
-        remove(Path(path))
+        """Remove one checkpoint."""
+        path = Path(path)
+        if path.is_file():
+            path.unlink()
+        else:
+            remove(path)

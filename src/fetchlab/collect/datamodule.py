@@ -8,12 +8,13 @@ the workers simulate. An epoch is the distance between two evaluations, in env s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from tensordict import TensorDictBase
+from torchrl.envs import TransformedEnv
 
 from fetchlab.collect.collector import Collector
 from fetchlab.envs.batched import get_env_state, set_env_state
@@ -87,7 +88,14 @@ class ReplayDataModule(pl.LightningDataModule):
         epoch_env_steps: distance between two evaluations.
         verify: which episodes are held against their checksums when a run is resumed.
 
+
+    Attributes:
+        seed: of the run.
+        make_evaluation_env: builds environments for evaluation, where training has its own.
     """
+
+    seed: int
+    make_evaluation_env: Callable[[], TransformedEnv]
 
     def __init__(
         self,

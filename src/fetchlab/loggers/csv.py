@@ -1,9 +1,9 @@
 """``metrics.csv``: one row per logging point, exact across kill and resume.
 
-Lightning's own `CSVLogger` deletes ``metrics.csv`` in a non-empty folder and rewrites the file when
-a new column appears. Here the header is fixed at construction and rows are only appended, so a byte
-count describes the file at a checkpoint, and cutting the file back to it leaves neither a gap nor a
-duplicate.
+Lightning's own `CSVLogger` deletes ``metrics.csv`` in a non-empty folder. Here rows are appended; a
+column that nobody knew before, or a second entry for the last row, replaces the whole file in one
+step. A checkpoint records how many rows there were, so what was logged after it vanishes on resume,
+and neither a gap nor a duplicate is left.
 """
 
 from __future__ import annotations
@@ -13,50 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers.logger import Logger
 
+from fetchlab.durable import write_text
 from fetchlab.errors import ConfigError, require
-from fetchlab.loggers.durable import AppendFile, checked_size, cut_back
+from fetchlab.loggers.durable import AppendFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 FILE_NAME = "metrics.csv"
 STEP_COLUMN = "env_steps"
 
 
 class RunCSVLogger(Logger):
-    """Writes ``<run_dir>/metrics.csv``: ``env_steps``, then one column per metric.
+    """Writes ``<save_dir>/metrics.csv``: ``env_steps``, then one column per metric.
 
     Floats are written with `repr`, so the same run twice gives the same file apart from its
     ``time/`` columns, and reading them back loses nothing.
 
     Args:
-        run_dir: The run's folder.
-        metric_names: The columns after ``env_steps``, in order; plain names such as
-            ``eval/success_rate``.
-        resume: Whether `load_state_dict` follows; nothing is written before it.
-
-    Raises:
-        ConfigError: A name is repeated or not plain, or ``metrics.csv`` has content already and
-            this is no resume.
+        save_dir: The run's folder.
     """
 
-    def __init__(self, run_dir: str, metric_names: Sequence[str], resume: bool) -> None:
+    def __init__(self, save_dir: str = ".") -> None:
         super().__init__()
-        self._path = Path(run_dir) / FILE_NAME
-        self._columns = tuple(metric_names)
-        _check_names(self._columns)
-        occupied = self._path.exists() and self._path.stat().st_size > 0
-        require(
-            resume or not occupied,
-            "run_dir",
-            str(run_dir),
-            f"a folder without {FILE_NAME}",
-            "continue that run with resume=RUN_DIR, or choose another run_dir",
-        )
-        self._header = ",".join((STEP_COLUMN, *self._columns)) + "\n"
-        self._waits_for_state = resume
+        self._path = Path(save_dir) / FILE_NAME
         self._file: AppendFile | None = None
-        self._last_step: int | None = None
+        self._columns: tuple[str, ...] = (STEP_COLUMN,)
+        self._begun = False  # whether the file is this run's: begun, or taken back
+        self._rows = 0
+        self._last: list[str] = []  # the newest row's cells
 
     @property
     def name(self) -> str:
@@ -81,45 +66,66 @@ class RunCSVLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run's ``config.yaml`` is the record."""
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Have columns for these metrics from now on, behind those that there are.
+
+        Raises:
+            ConfigError: a name that is not plain.
+        """
+        new = [_plain(name) for name in dict.fromkeys(names) if name not in self._columns]
+        if new:
+            self._open()
+            self._columns += tuple(new)
+            self._replace(self._read())
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append one row; a metric that is absent leaves its cell empty.
+        """Write one row; a metric that is absent leaves its cell empty.
 
         Args:
             metrics: Scalars by name; integers are written as such, everything else as float.
-            step: ``env_steps``, larger than the row before.
+            step: ``env_steps``; at those of the newest row its cells are set.
 
         Raises:
-            KeyError: A metric is no column of this file.
-            ConfigError: ``step`` is not larger than the last row's (one row per logging point).
+            ConfigError: ``step`` is smaller than the newest row's, or a name is not plain.
             OSError: The row cannot be written; the message names the file.
         """
-        for name in metrics:
-            if name not in self._columns:
-                raise KeyError(
-                    f"metric {name!r} is no column of {self._path}; add it to metric_names"
-                )
-        step = self._checked_step(step)
-        cells = [_cell(metrics[name]) if name in metrics else "" for name in self._columns]
-        self._opened().write((",".join((str(step), *cells)) + "\n").encode())
-        self._last_step = step
+        last = int(self._last[0]) if self._last else -1
+        if step is None or step < last:
+            remedy = "log with step=trainer.datamodule.env_steps"
+            raise ConfigError(STEP_COLUMN, step, f"a count from the newest row's {last}", remedy)
+        self.expect(metrics)
+        cells = {name: _cell(value) for name, value in metrics.items()}
+        row = [str(int(step)), *(cells.get(name, "") for name in self._columns[1:])]
+        file = self._open()
+        if step > last:
+            file.write(_line(row).encode())
+            self._rows += 1
+        elif cells:
+            row = [new or old for new, old in zip(row, self._last, strict=True)]
+            self._replace([*self._read()[:-1], row])
+        self._last = row
 
     def state_dict(self) -> dict[str, int]:
-        """Make all rows durable and return ``{"bytes": size of the file}``."""
-        return {"bytes": self._opened().sync()}
+        """Make all rows durable and return ``{"rows": how many}``."""
+        self._open().sync()
+        return {"rows": self._rows}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Cut the file back to the checkpoint's size: rows logged after it vanish.
+        """Keep as many rows as the checkpoint had: those logged after it vanish.
 
         Raises:
-            ConfigError: The file is missing, shorter, a link, or has other columns.
+            ConfigError: The file is missing, a link, or has fewer rows.
         """
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        size = checked_size(self._path, state["bytes"])
-        self._last_step = self._checked_prefix(size)
-        cut_back(self._path, size)
-        self._waits_for_state = False
+        self.finalize("resume")
+        wanted, remedy = state["rows"], "restore the file, or resume another checkpoint"
+        regular = self._path.is_file() and not self._path.is_symlink()
+        require(regular, "log file", str(self._path), "a regular file, no link", remedy)
+        rows = self._read()
+        counted = isinstance(wanted, int) and 0 <= wanted <= len(rows)
+        whole = counted and all(row[0].isdigit() for row in rows[:wanted])
+        require(whole, str(self._path), f"{len(rows)} rows", f"{wanted} or more", remedy)
+        self._columns, self._begun = tuple(self._lines()[0].split(",")), True
+        self._replace(rows[:wanted])
 
     def finalize(self, status: str) -> None:
         """Make all rows durable and close the file; a later row opens it again."""
@@ -127,44 +133,41 @@ class RunCSVLogger(Logger):
             self._file.close()
             self._file = None
 
-    def _opened(self) -> AppendFile:
-        if self._waits_for_state:
-            raise RuntimeError(
-                f"{self._path}: call load_state_dict before logging to a resumed run"
-            )
+    def _open(self) -> AppendFile:
         if self._file is None:
+            strange = not self._begun and self._path.exists() and self._path.stat().st_size > 0
+            remedy = "continue that run with resume=RUN_DIR, or choose another run_dir"
+            require(not strange, "run_dir", self.save_dir, f"a folder without {FILE_NAME}", remedy)
             self._file = AppendFile(self._path)
-            if self._path.stat().st_size == 0:
-                self._file.write(self._header.encode())
+            if not self._begun:
+                self._file.write(_line(self._columns).encode())
+                self._begun = True
         return self._file
 
-    def _checked_step(self, step: int | None) -> int:
-        last = -1 if self._last_step is None else self._last_step
-        if step is None or step <= last:
-            remedy = "log once per logging point, with step=env_steps"
-            raise ConfigError(STEP_COLUMN, step, f"a count above the last row's ({last})", remedy)
-        return int(step)
+    def _lines(self) -> list[str]:
+        """Without what follows the last line break: a row that a crash cut short."""
+        return self._path.read_text(errors="replace").split("\n")[:-1]
 
-    def _checked_prefix(self, size: int) -> int | None:
-        """Return the last ``env_steps`` within the first ``size`` bytes, None without rows."""
-        if size == 0:
-            return None
-        with self._path.open("rb") as stream:
-            lines = stream.read(size).decode(errors="replace").splitlines(keepends=True)
-        where, remedy = f"{self._path} header", "resume with the metrics the run was started with"
-        require(lines[0] == self._header, where, lines[0].strip(), self._header.strip(), remedy)
-        complete = lines[-1].endswith("\n")
-        remedy = "restore the file, or resume another checkpoint"
-        require(complete, str(self._path), lines[-1], "a complete last row", remedy)
-        return int(lines[-1].split(",", 1)[0]) if len(lines) > 1 else None
+    def _read(self) -> list[list[str]]:
+        return [line.split(",") for line in self._lines()[1:]]
+
+    def _replace(self, rows: list[list[str]]) -> None:
+        """The same file with these rows, and a cell in each for every column."""
+        width = len(self._columns)
+        rows = [[*row, *[""] * (width - len(row))] for row in rows]
+        self.finalize("replaced")
+        write_text(self._path, "".join(map(_line, [self._columns, *rows])))
+        self._rows, self._last = len(rows), rows[-1] if rows else []
 
 
-def _check_names(names: tuple[str, ...]) -> None:
-    remedy = "name each metric once, without commas, quotes or line breaks"
-    for index, name in enumerate(names):
-        plain = bool(name) and not set(name) & set(",\"'\r\n") and name != STEP_COLUMN
-        require(plain, "metric_names", name, "a plain name", remedy)
-        require(name not in names[:index], "metric_names", name, "distinct names", remedy)
+def _plain(name: str) -> str:
+    plain = bool(name) and not set(name) & set(",\"'\r\n")
+    require(plain, "metric", name, "a name without commas, quotes or line breaks", "rename it")
+    return name
+
+
+def _line(cells: Iterable[str]) -> str:
+    return ",".join(cells) + "\n"
 
 
 def _cell(value: float) -> str:

@@ -31,25 +31,14 @@ class RunTensorBoardLogger(Logger):
     """Writes ``<run_dir>/tensorboard/``, one event per logging point.
 
     Args:
-        run_dir: The run's folder.
-        resume: Whether `load_state_dict` follows; nothing is written before it.
-
-    Raises:
-        ConfigError: The folder holds event files already and this is no resume.
+        save_dir: The run's folder.
     """
 
-    def __init__(self, run_dir: str, resume: bool) -> None:
+    def __init__(self, save_dir: str = ".") -> None:
         super().__init__()
-        self._folder = Path(run_dir) / FOLDER_NAME
-        require(
-            resume or not self._event_files(),
-            "run_dir",
-            str(run_dir),
-            "a folder without TensorBoard event files",
-            "continue that run with resume=RUN_DIR, or choose another run_dir",
-        )
-        self._waits_for_state = resume
+        self._folder = Path(save_dir) / FOLDER_NAME
         self._file: AppendFile | None = None
+        self._begun = False  # whether the files are this run's: begun, or taken back
 
     @property
     def name(self) -> str:
@@ -82,13 +71,11 @@ class RunTensorBoardLogger(Logger):
             step: ``env_steps``, >= 0.
 
         Raises:
-            ConfigError: ``step`` is missing or negative.
+            ConfigError: ``step`` is missing or negative, or the folder holds another run's events.
             OSError: The event cannot be written; the message names the file.
         """
         if step is None or step < 0:
             raise ConfigError("step", step, "env_steps >= 0", "pass the count of environment steps")
-        if self._waits_for_state:
-            raise RuntimeError(f"{self._folder}: call load_state_dict before logging to it")
         if not metrics:
             return
         from tensorboard.compat.proto.event_pb2 import Event
@@ -97,6 +84,10 @@ class RunTensorBoardLogger(Logger):
         values = [Summary.Value(tag=name, simple_value=float(v)) for name, v in metrics.items()]
         event = Event(wall_time=time.time(), step=int(step), summary=Summary(value=values))
         if self._file is None:
+            strange = not self._begun and self._event_files()
+            remedy = "continue that run with resume=RUN_DIR, or choose another run_dir"
+            require(not strange, "run_dir", self.save_dir, "a folder without event files", remedy)
+            self._begun = True
             self._file = AppendFile(self._folder / f"{PREFIX}{int(step):012d}")
             _write_record(self._file, Event(wall_time=time.time(), file_version="brain.Event:2"))
         _write_record(self._file, event)
@@ -130,7 +121,7 @@ class RunTensorBoardLogger(Logger):
             path.unlink()
         if unknown:
             fsync_directory(self._folder)
-        self._waits_for_state = False
+        self._begun = True
 
     def finalize(self, status: str) -> None:
         """Make all events durable and close the file; a later event starts a new one."""
