@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 
 import train
 from fetchlab import config, entry, schema
+from fetchlab.fields import kinds_of
 from fetchlab.overrides import literal
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def test_what_may_change_reaches_the_resumed_run(monkeypatch):
         f"{evaluation}.workers": None,
         "trusted_modules": ["mine"],
     }
-    every = [f"{evaluation}.{name}" for name in get_type_hints(schema.Evaluation)]
+    every = [f"{evaluation}.{name}" for name in kinds_of(schema.Evaluation)]
     assert set(entry.keys("resume")) >= {*every, "resume", "total_env_steps", "trainer"}
 
 

@@ -1,7 +1,7 @@
-"""From a configuration to parts, in the order of the data flow: the one place where they meet.
+"""From a configuration to parts to a Trainer, in the order of the data flow: where all of it meets.
 
-Environment -> replay -> agent -> algorithm -> collector -> data module. What a user swaps is named
-in YAML by ``_target_``; the rest is built here.
+Environment -> agent -> algorithm -> replay -> collector -> data module -> callbacks and loggers ->
+Trainer. What a user swaps is named in YAML by ``_target_``; the rest is built here.
 """
 
 from __future__ import annotations
@@ -9,27 +9,37 @@ from __future__ import annotations
 import fetchlab.envs.without_gl  # noqa: F401  before torchrl, which imports mujoco
 
 # isort: split
+import logging
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torchrl.envs import TransformedEnv
 
 from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.algos.routing import Routing
 from fetchlab.algos.steps import AT_ONCE
 from fetchlab.augment import NoAugment
+from fetchlab.callbacks import find
+from fetchlab.callbacks.checkpoints import Checkpoints
+from fetchlab.checkpoint.torch_io import CommitCheckpointIO
 from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, EnvSpec
 from fetchlab.envs.batched import make_env
 from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 from fetchlab.errors import ConfigError, require
+from fetchlab.fields import OpenSection
+from fetchlab.loggers.build import build_loggers
 from fetchlab.networks.agent import Agent, Vision
 from fetchlab.networks.norms import VectorNormalizer
 from fetchlab.networks.pixel_encoder import PixelEncoder
@@ -37,12 +47,13 @@ from fetchlab.preflight.sizes import (
     Memory,
     check_fits,
     collecting_workers,
+    evaluation_workers,
     replay_device,
     worker_count,
 )
 from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
 from fetchlab.replay.replay import make_replay
-from fetchlab.schema import Pixels, Run
+from fetchlab.schema import Callbacks, Pixels, Run
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
 STREAMS = ("weights", "exploration", "updates", "replay", "environments", "warm-up")
@@ -104,10 +115,55 @@ def build_parts(run: Run, run_dir: Path) -> Parts:
             run.callbacks.evaluation.every_env_steps,
             run.replay.verify,
         )
+        data.seed = run.seed
+        data.make_evaluation_env = partial(
+            build_env, run, run.callbacks.evaluation.n_envs, evaluation_workers(run)
+        )
     except BaseException:
         env.close()
         raise
     return Parts(module, data, env, memory.total_bytes())
+
+
+def build_trainer(
+    run: Run,
+    run_dir: Path,
+    record: Mapping[str, Any],
+    logged: Mapping[str, Any] | None,
+) -> pl.Trainer:
+    """The Trainer of a run; every trigger in it counts env steps, none counts Lightning's steps.
+
+    Args:
+        run: the checked configuration.
+        run_dir: the run's folder.
+        record: written into every checkpoint, compared when it is resumed.
+        logged: the loggers' states in the checkpoint that will be loaded; None in a new run.
+    """
+    loggers = build_loggers(run.logger, run_dir, logged or {})
+    callbacks = _callbacks(run.callbacks)
+    _silence_lightning()
+    trainer = pl.Trainer(
+        accelerator=run.trainer.accelerator,
+        devices=1,
+        # Not `deterministic`: `preflight.numerics` has set it, before the record read it.
+        max_epochs=-1,
+        logger=list(loggers.values()),
+        callbacks=callbacks,
+        plugins=[CommitCheckpointIO(keep=run.callbacks.keep_checkpoints), _one_process()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        # Not 1: callbacks that monitor a metric then look at it after evaluations
+        # (`on_validation_end`), not at every end of an epoch, which a signal may cut short.
+        check_val_every_n_epoch=2,
+        log_every_n_steps=0,  # nothing calls `self.log`
+        default_root_dir=str(run_dir),
+    )
+    checkpoints = find(trainer, Checkpoints)
+    checkpoints.record, checkpoints.loggers = record, loggers
+    if logged is None:
+        for logger in loggers.values():
+            logger.log_hyperparams(dict(record["config"]))
+    return trainer
 
 
 def build_env(
@@ -220,3 +276,35 @@ def swap_in(node: Mapping[str, Any]) -> Any:
 def seed_for(seed: int, stream: str) -> int:
     """The seed of one stream, in [0, 2^32), from the run's ``seed``."""
     return int(np.random.SeedSequence((seed, STREAMS.index(stream))).generate_state(1)[0])
+
+
+def _callbacks(section: Callbacks) -> list[pl.Callback]:
+    """In the order of the section's fields: what a user adds comes behind what it may read."""
+    nodes: list[Any] = []
+    for field in fields(section):
+        value = getattr(section, field.name)
+        if field.name == "extra":
+            nodes += value.values()
+        elif isinstance(value, OpenSection):
+            nodes.append({**value.target, "_partial_": False})
+        elif isinstance(value, Mapping):
+            nodes.append(value)
+    return [swap_in(node) for node in nodes]
+
+
+def _one_process() -> LightningEnvironment:
+    """A run is one process, whatever a scheduler or launcher says of it in the environment.
+
+    Left alone, Lightning would guess a cluster from those variables and check that the run's size
+    fits it, answer SIGUSR1 itself, and keep quiet where they give the process another rank than 0.
+    """
+    environment = LightningEnvironment()
+    environment.set_global_rank(0)
+    return environment
+
+
+def _silence_lightning() -> None:
+    """Hide advice that does not apply: one process, and a collector instead of a DataLoader."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for text in (".*`srun`.*", ".*does not have many workers.*", ".*isinstance.*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=text)

@@ -12,11 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
 from fetchlab import config
-from fetchlab.build import Parts, build_parts
+from fetchlab.build import Parts, build_parts, build_trainer
+from fetchlab.callbacks import find
+from fetchlab.callbacks.checkpoints import Checkpoints
+from fetchlab.callbacks.evaluation import Evaluation
+from fetchlab.callbacks.stopping import Stopping
 from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
 from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
@@ -35,7 +40,6 @@ from fetchlab.replay.files import LAYOUT_FILE, ReplayError
 from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
 from fetchlab.run_report import announce, summarize, write_config
 from fetchlab.schema import Run
-from fetchlab.trainer import Assembled, build_trainer
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
@@ -177,7 +181,7 @@ def _record(run: Run, cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _signals_given_back(built: Assembled, parts: Parts) -> Iterator[None]:
+def _signals_given_back(trainer: pl.Trainer, parts: Parts) -> Iterator[None]:
     """Leave this process as the run found it: Lightning tears nothing down after an exception.
 
     It also answers a Ctrl-C before the first round by ignoring all further ones, and exit code 1.
@@ -191,9 +195,9 @@ def _signals_given_back(built: Assembled, parts: Parts) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        for callback in (built.stopping, built.evaluation):
-            callback.teardown(built.trainer, parts.module, "fit")
-        finish(built.trainer.loggers)
+        for kind in (Stopping, Evaluation):
+            find(trainer, kind).teardown(trainer, parts.module, "fit")
+        finish(trainer.loggers)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -213,19 +217,20 @@ def _run(
     try:
         if checkpoint is None and run.ckpt_path is not None:
             _load_weights(parts, Path(run.ckpt_path))
-        built = build_trainer(run, run_dir, parts, record, logged)
+        trainer = build_trainer(run, run_dir, record, logged)
+        evaluation = find(trainer, Evaluation)
         write_config(run_dir, cfg)
         announce(run, run_dir, parts, record)
-        status, device = "failed", built.trainer.strategy.root_device
+        status, device = "failed", trainer.strategy.root_device
         try:
-            with _signals_given_back(built, parts):
-                built.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
-            whole = parts.data.done and not built.evaluation.due(parts.data)
+            with _signals_given_back(trainer, parts):
+                trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
+            whole = parts.data.done and not evaluation.due(parts.data)
             status = "finished" if whole else "stopped"
         finally:
-            reason = built.stopping.reason if status == "stopped" else None
-            seconds = built.checkpoints.wall_time_s
-            summary = summarize(run, parts, built.evaluation, seconds)
+            reason = find(trainer, Stopping).reason if status == "stopped" else None
+            seconds = find(trainer, Checkpoints).wall_time_s
+            summary = summarize(run, parts, evaluation, seconds)
             # Where it trained: Lightning has moved the module back to the CPU by now.
             summary |= {"device": str(device), "status": status, "stop_reason": reason}
             # Where a full disk stopped the run, that error must not hide behind this one.

@@ -73,7 +73,7 @@ def test_early_stopping_stops_with_a_checkpoint_and_resumes_exactly(
     # In two processes it stops at the same place.
     start(compose_run("state_reach", *given, "total_env_steps=120", f"run_dir={cut}"))
     assert patience(cut) == 1
-    stopped = resume(cut, {"total_env_steps": 400}, None, force=False)
+    stopped = resume(cut, {"total_env_steps": 400}, force=False)
     assert (stopped["status"], stopped["env_steps"]) == ("stopped", 180)
     assert patience(cut) == 2
     assert json.loads((cut / "evaluation.json").read_text()) == json.loads(
@@ -114,9 +114,9 @@ def test_a_users_callback_logs_new_names_beside_a_model_checkpoint(
     whole = read_payload(newest_valid(run_dir / "checkpoints"))["state_dict"]
     assert weights.keys() == whole.keys()
     with pytest.raises(ConfigError, match="trusted_modules"):
-        resume(run_dir, {"total_env_steps": 240}, None, force=False)
+        resume(run_dir, {"total_env_steps": 240}, force=False)
     more = {"total_env_steps": 240, "trusted_modules": [__name__]}
-    assert resume(run_dir, more, None, force=False)["status"] == "finished"
+    assert resume(run_dir, more, force=False)["status"] == "finished"
     assert [row["mine/epoch"] for row in rows(run_dir)] == ["60.0", "120.0", "180.0", "240.0"]
 
 

@@ -90,15 +90,3 @@ def test_a_resumed_run_is_due_the_same_updates(compose_run, tmp_path):
         second.close()
     assert sizes == whole[0] == [[8, 1], [8], [8, 1], [8]]
     assert all(torch.equal(a, b) for a, b in zip(drawn, whole[1], strict=True))
-
-
-def test_credit_saved_before_anything_could_be_sampled_is_not_spent(compose_run, tmp_path):
-    """A checkpoint of an earlier release holds some, which would be due before the first draw."""
-    run = Run(compose_run, tmp_path, 96)
-    try:
-        run.rounds(4)
-        run.data.settle()
-        run.data.load_state_dict({**run.data.state_dict(), "credit": 17.0})
-        assert run.rounds(3)[0] == [[], [8], [8, 1]]
-    finally:
-        run.close()

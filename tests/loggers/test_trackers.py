@@ -36,7 +36,7 @@ def test_wandb_offline_keeps_its_id_over_a_resume_and_the_next_run_has_its_own(
         assert wandb.run is None
         ids.append(logged(tmp_path / name)["wandb"]["version"])
     assert ids[0] != ids[1]
-    resume(tmp_path / "one", {"total_env_steps": 180}, None, force=False)
+    resume(tmp_path / "one", {"total_env_steps": 180}, force=False)
     assert logged(tmp_path / "one")["wandb"] == {"version": ids[0]}
     folders = sorted((tmp_path / "one" / "wandb").glob("offline-run-*"))
     assert [folder.name.rpartition("-")[2] for folder in folders] == [ids[0]] * 2
@@ -49,7 +49,7 @@ def test_mlflow_keeps_its_id_over_a_resume_and_has_the_metrics_by_env_steps(comp
     given = ("logger=[csv,mlflow]", f"logger.mlflow.tracking_uri=sqlite:///{database}")
     start(compose_run("state_reach", *SHORT, *given, f"run_dir={run_dir}"))
     before = logged(run_dir)["mlflow"]
-    resume(run_dir, {"total_env_steps": 180}, None, force=False)
+    resume(run_dir, {"total_env_steps": 180}, force=False)
     assert logged(run_dir)["mlflow"] == before
     with sqlite3.connect(database) as table:
         assert table.execute("select run_uuid, status from runs").fetchall() == [

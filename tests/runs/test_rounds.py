@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from fetchlab.build import build_parts
+from fetchlab.build import build_parts, build_trainer
+from fetchlab.callbacks import find
+from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.config import typed
 from fetchlab.run import resume, start
-from fetchlab.trainer import build_trainer
 
 
 def small(compose_run, experiment, run_dir, *overrides):
@@ -40,15 +41,15 @@ def test_collect_update_checkpoint_happen_in_this_order(compose_run, tmp_path):
     )
     events: list[str] = []
     parts = build_parts(typed(cfg), tmp_path / "run")
-    built = build_trainer(typed(cfg), tmp_path / "run", parts, {"config": cfg}, None)
+    trainer = build_trainer(typed(cfg), tmp_path / "run", {"config": cfg}, None)
     spy(parts.data.collector, "receive", events, lambda received: received > 0)
     spy(parts.data.collector, "send", events)
     spy(parts.data.replay, "sample", events)
     spy(parts.module, "update", events)
-    spy(built.trainer, "save_checkpoint", events)
-    spy(built.evaluation, "_evaluate", events)
+    spy(trainer, "save_checkpoint", events)
+    spy(find(trainer, Evaluation), "_evaluate", events)
     try:
-        built.trainer.fit(parts.module, datamodule=parts.data)
+        trainer.fit(parts.module, datamodule=parts.data)
     finally:
         parts.env.close()
 
