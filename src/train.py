@@ -63,7 +63,7 @@ def exit_as(summary: dict[str, Any]) -> None:
 
     A callback that the configuration named to stop a run has ended it as it should.
     """
-    if summary["status"] == "stopped" and not summary["stop_reason"].startswith("callback "):
+    if summary["status"] == "stopped" and not str(summary["stop_reason"]).startswith("callback "):
         sys.exit(STOPPED.get(summary["stop_reason"], 1))
 
 
