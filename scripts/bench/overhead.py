@@ -109,7 +109,7 @@ class BareLoop:
         import torch
 
         if self.learning:
-            self._action = self.module.explore(self._obs)
+            self._action = self.module.explore(self._obs, self._env_steps)
         else:
             shape = self._pool.arrays.action.shape
             self._action = torch.rand(shape, generator=self._warm_up) * 2.0 - 1.0

@@ -15,7 +15,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
-from fetchlab.build import build_env, state_layout
+from fetchlab.build import build_env
 from fetchlab.collect.rollout import episode_seeds
 from fetchlab.config import typed
 from fetchlab.entries import DESIRED_GOAL, STATE, EnvSpec
@@ -67,7 +67,7 @@ def collect(cfg: Mapping[str, Any], count: int) -> Moments:
     rng = torch.Generator().manual_seed(cfg["seed"])
     env = build_env(typed(cfg), n_envs, None, render=True)
     try:
-        layout = state_layout(env)
+        layout = env.base_env.env_spec
         played = []
         for wave, time in enumerate(look_times(waves, cfg["task"]["max_episode_steps"])):
             env.base_env.seed_next_reset(seeds[wave * n_envs : (wave + 1) * n_envs])
