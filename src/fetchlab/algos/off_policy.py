@@ -58,7 +58,8 @@ class OffPolicy(pl.LightningModule):
     Attributes:
         metrics: of a class, names of what its `update` returns.
         q_range: least and largest Q of a target, None without ``q_bounds``.
-        period: updates after which `update` repeats what it does; 1 where all are alike.
+        period: updates after which `update` repeats what it does, with one step of the actor in it;
+            1 where all are alike.
         grad_updates: updates so far.
         nth: within `update`, its number in the run, modulo ``period``.
 
@@ -323,7 +324,8 @@ class OffPolicy(pl.LightningModule):
     @property
     def optimizer_steps(self) -> int:
         """Steps of the two optimizers since the run began: Lightning's ``global_step``."""
-        return 2 * self.grad_updates
+        per_period = 2 if self.routing.encodes_again and self.agent.vision else 1
+        return self.grad_updates + self.grad_updates // self.period * per_period
 
     def raise_if_failed(self) -> None:
         """Wait for the device, with ``cuda_graphs``, and look at what it counted.
