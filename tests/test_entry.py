@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import train
 from fetchlab import config, entry, schema
+from fetchlab.checkpoint import find  # noqa: F401  its warnings must outlive Hydra
 from fetchlab.fields import kinds_of
 from fetchlab.overrides import literal
 
@@ -84,6 +86,8 @@ def test_what_may_change_reaches_the_resumed_run(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     train.main()
     ((run_dir, changes, force),) = seen
+    warns = logging.getLogger("fetchlab.checkpoint.find")
+    assert not warns.disabled and warns.isEnabledFor(logging.WARNING)
     assert (run_dir, force) == ("R", True)
     cpu = config.compose("state_push", "trainer=cpu")["trainer"]
     assert changes.pop("trainer") == cpu | {"accelerator": "cpu"}

@@ -1,7 +1,6 @@
 """Random states of checkpoints, on the device that they are of and on another one."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,8 +73,9 @@ def test_a_replay_keeps_its_generator_where_the_state_is_of_another_device(tmp_p
 )
 def test_a_forced_change_of_device_is_said_and_recorded(saved_on, here, new, caplog):
     record, old = ({"fingerprint": {"device": name}, "forced": []} for name in (here, saved_on))
-    callback = Checkpoints(Path(), lambda data: False, record)
-    rest = {"rng": global_random_states(), "loggers": [], "wall_time_s": 1.0}
+    callback = Checkpoints()
+    callback.record = record
+    rest = {"rng": global_random_states(), "loggers": {}, "wall_time_s": 1.0}
     callback.on_load_checkpoint(None, None, {"record": old, **rest})
     line = f"generators seeded anew: {saved_on} -> {here}, whose states differ"
     assert record["forced"] == [line] * new

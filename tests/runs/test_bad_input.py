@@ -81,7 +81,7 @@ ROOT = Path(__file__).parents[2]
         ("+typo=1", "typo=1: expected a key that something reads"),
         (
             "+callbacks.evaluation.foo=1",
-            "callbacks.evaluation.foo=1: expected an argument of fetchlab.callbacks.evaluation.",
+            "callbacks.evaluation.foo=1: expected a key that something reads",
         ),
         ("+encoder.foo=3", "encoder.foo=3: expected an argument of fetchlab.networks.encoders."),
         ("+obs.pixels.fov=30", "obs.pixels.fov=30: expected a key that something reads"),
