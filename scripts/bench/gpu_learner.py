@@ -185,27 +185,22 @@ def filled_replay(folder: Path, cfg: dict[str, Any], transitions: int) -> Any:
     from fetchlab.config import typed
     from fetchlab.envs.reward import GoalReward
     from fetchlab.preflight.sizes import replay_device
-    from fetchlab.replay.replay import make_replay
+    from fetchlab.replay.replay import HindsightReplay
+    from fetchlab.replay.sampler import HindsightSampler
+    from fetchlab.replay.storage import EpisodeStorage
 
     layout, device = layout_of(cfg), replay_device(typed(cfg))
     margin = 100 * cfg["collect"]["n_envs"]
     sizes = {**cfg["replay"], "capacity": transitions, "margin_env_steps": margin}
-    replay = make_replay(
-        folder,
-        row=row_spec(typed(cfg), layout),
-        size=replay_size(typed({**cfg, "replay": sizes, "total_env_steps": transitions})),
-        frame_stack=cfg["obs"]["frame_stack"],
-        relabel=swap_in(cfg["relabel"]),
-        compute_reward=GoalReward(sparse=True, threshold_m=SUCCESS_M),
-        compute_terminated=None,
-        goal_slice=layout.goal_slice,
-        generator=torch.Generator(device).manual_seed(seed_for(cfg["seed"], "replay")),
-        device=device,
-        n_buffers=1,
-        n_step=cfg["algo"]["n_step"],
-        discount=cfg["algo"]["discount"],
-    )
-    storage, rng = replay._storage, np.random.default_rng(0)
+    row = row_spec(typed(cfg), layout)
+    size = replay_size(typed({**cfg, "replay": sizes, "total_env_steps": transitions}))
+    stack, algo = cfg["obs"]["frame_stack"], cfg["algo"]
+    storage = EpisodeStorage(folder, row, size, stack, device, algo["n_step"])
+    reward = GoalReward(sparse=True, threshold_m=SUCCESS_M)
+    relabel = swap_in(cfg["relabel"])
+    sampler = HindsightSampler(relabel, reward, None, layout.goal_slice, algo["discount"])
+    generator = torch.Generator(device).manual_seed(seed_for(cfg["seed"], "replay"))
+    replay, rng = HindsightReplay(storage, sampler, generator), np.random.default_rng(0)
     for array in storage.files.arrays.values():
         if array.dtype == np.uint8 and array.ndim > 1:
             array[:] = rng.integers(0, 256, array.nbytes, np.uint8).reshape(array.shape)

@@ -117,9 +117,9 @@ def fits(transitions: int) -> bool:
 
 def bytes_row(replay: Any) -> None:
     """Disk per transition of a full window, margin excluded."""
-    value, ok = replay.bytes_per_transition, replay.bytes_per_transition <= BYTES_TARGET
+    value = replay.storage.layout.bytes_per_transition()
     name = "replay_bytes_per_transition"
-    print_row(name, value, SB3_BYTES, value / SB3_BYTES, BYTES_TARGET, ok)
+    print_row(name, value, SB3_BYTES, value / SB3_BYTES, BYTES_TARGET, value <= BYTES_TARGET)
 
 
 def resident_row(updates: int) -> None:

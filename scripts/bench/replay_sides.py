@@ -56,7 +56,7 @@ class OurReplay:
                 storage.window.append(env, episode * (length + 1), length, checksum=episode)
         storage.flush()
         self.mappings = [Mapped(a.ctypes.data, a.nbytes) for a in arrays.values()]
-        say(f"ours: {len(self.replay):,} transitions, {self.replay.disk_bytes:,} bytes")
+        say(f"ours: {len(self.replay):,} transitions, {layout.disk_bytes():,} bytes")
 
     def sample(self) -> float:
         """Milliseconds of one batch."""

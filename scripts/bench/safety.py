@@ -128,7 +128,7 @@ def checkpoint_of(transitions: int) -> None:
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         size = ReplaySize(n_envs, length, transitions, 2 * transitions, 2 * INTERVAL_STEPS)
         storage = EpisodeStorage(
-            Path(folder), RowSpec(25, 3, 4, False, (3, 84, 84)), size, 4, torch.device("cpu"), 1, 1
+            Path(folder), RowSpec(25, 3, 4, False, (3, 84, 84)), size, 4, torch.device("cpu"), 1
         )
         for episode in range(transitions // n_envs // length):
             for env in range(n_envs):

@@ -69,25 +69,18 @@ def replay_of(folder: Path, transitions: int, side: int | None) -> Any:
     from fetchlab.envs.reward import GoalReward
     from fetchlab.replay.layout import ReplaySize, RowSpec
     from fetchlab.replay.relabel import FutureRelabel
-    from fetchlab.replay.replay import make_replay
+    from fetchlab.replay.replay import HindsightReplay
+    from fetchlab.replay.sampler import HindsightSampler
+    from fetchlab.replay.storage import EpisodeStorage
 
     n_envs, length = 8, 50
-    replay = make_replay(
-        folder,
-        row=RowSpec(25, 3, 4, False, None if side is None else (3, side, side)),
-        size=ReplaySize(n_envs, length, transitions, transitions, 400),
-        frame_stack=1 if side is None else 4,
-        relabel=FutureRelabel(4),
-        compute_reward=GoalReward(sparse=True, threshold_m=0.05),
-        compute_terminated=None,
-        goal_slice=slice(3, 6),
-        generator=torch.Generator().manual_seed(0),
-        device=torch.device("cpu"),
-        n_buffers=1,
-        n_step=1,
-        discount=0.95,
-    )
-    storage = replay._storage
+    row = RowSpec(25, 3, 4, False, None if side is None else (3, side, side))
+    size = ReplaySize(n_envs, length, transitions, transitions, 400)
+    stack = 1 if side is None else 4
+    storage = EpisodeStorage(folder, row, size, stack, torch.device("cpu"), n_step=1)
+    reward = GoalReward(sparse=True, threshold_m=0.05)
+    sampler = HindsightSampler(FutureRelabel(4), reward, None, slice(3, 6), discount=0.95)
+    replay = HindsightReplay(storage, sampler, torch.Generator().manual_seed(0))
     for array in storage.files.arrays.values():
         array[:] = np.zeros((), array.dtype)
     for episode in range(storage.layout.window_steps // length):

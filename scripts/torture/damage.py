@@ -121,7 +121,7 @@ def _storage(folder: Path, layout: dict[str, Any]) -> Any:
     pixels = tuple(arrays["pixels"]["shape"]) if "pixels" in arrays else None
     row = RowSpec(arrays["state"]["shape"][0], 3, arrays["action"]["shape"][0], False, pixels)
     size = ReplaySize(layout["n_envs"], layout["max_episode_steps"], 100, 840, 2)
-    return EpisodeStorage(folder, row, size, 1, torch.device("cpu"), 1, 1)
+    return EpisodeStorage(folder, row, size, 1, torch.device("cpu"), 1)
 
 
 def shortened_replay(bench: Bench, part: int) -> Result:

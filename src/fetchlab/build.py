@@ -52,7 +52,9 @@ from fetchlab.preflight.sizes import (
     worker_count,
 )
 from fetchlab.replay.layout import ReplaySize, RowSpec, plan_layout
-from fetchlab.replay.replay import make_replay
+from fetchlab.replay.replay import HindsightReplay
+from fetchlab.replay.sampler import HindsightSampler
+from fetchlab.replay.storage import EpisodeStorage
 from fetchlab.schema import Callbacks, Pixels, Run
 
 #: Every consumer of random numbers has a stream of its own, so that none can echo another's.
@@ -83,21 +85,18 @@ def build_parts(run: Run, run_dir: Path) -> Parts:
         row, size, memory = row_spec(run, spec), replay_size(run), Memory(run, module, AT_ONCE)
         plan = plan_layout(row, size)
         check_fits(run, run_dir, plan.disk_bytes(), plan.bytes_per_transition(), memory)
-        replay = make_replay(
-            run_dir / "replay",
-            row=row,
-            size=size,
-            frame_stack=run.obs.frame_stack,
-            relabel=swap_in(run.relabel),
-            compute_reward=env.base_env.compute_reward,
-            compute_terminated=env.base_env.compute_terminated,
-            goal_slice=spec.goal_slice,
-            generator=torch.Generator(device).manual_seed(seed_for(run.seed, "replay")),
-            device=device,
-            n_buffers=1,  # a round's batch is used up before the next one is sampled
-            n_step=run.algo.n_step,
-            discount=run.algo.discount,
+        storage = EpisodeStorage(
+            run_dir / "replay", row, size, run.obs.frame_stack, device, run.algo.n_step
         )
+        sampler = HindsightSampler(
+            swap_in(run.relabel),
+            env.base_env.compute_reward,
+            env.base_env.compute_terminated,
+            spec.goal_slice,
+            run.algo.discount,
+        )
+        generator = torch.Generator(device).manual_seed(seed_for(run.seed, "replay"))
+        replay = HindsightReplay(storage, sampler, generator)
         collector = Collector(
             env,
             module,

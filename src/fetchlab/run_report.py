@@ -16,8 +16,8 @@ from fetchlab.schema import Run
 
 def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -> None:
     """Say what this run will use, before its first step."""
-    used, replay = record["fingerprint"], parts.data.replay
-    disk, memory = format_bytes(replay.disk_bytes), format_bytes(parts.memory_bytes)
+    used, replay = record["fingerprint"], parts.data.replay.storage.layout
+    disk, memory = format_bytes(replay.disk_bytes()), format_bytes(parts.memory_bytes)
     exact = used["device"] == "cpu" or run.trainer.deterministic
     resume = (
         "bit-exact" if exact else "not bit-exact on CUDA; trainer.deterministic=true makes it so"
@@ -28,7 +28,7 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
         f"run       {run_dir}",
         f"device    {used['device']}, {used['threads']} torch threads, {used['workers']} workers",
         f"renderer  {used['renderer']}",
-        f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition)} a transition)",
+        f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition())} a transition)",
         f"memory    about {memory}",
         f"resume    {resume}",
         f"length    {run.total_env_steps:,} env steps; Ctrl-C stops after a checkpoint",
@@ -62,5 +62,5 @@ def summarize(run: Run, parts: Parts, evaluation: Evaluation, seconds: float) ->
         "wall_time_s": seconds,
         "env_steps_per_s": steps / seconds,
         "grad_updates_per_s": updates / seconds,
-        "replay_bytes_per_transition": parts.data.replay.bytes_per_transition,
+        "replay_bytes_per_transition": parts.data.replay.storage.layout.bytes_per_transition(),
     }

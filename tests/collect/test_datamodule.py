@@ -77,7 +77,7 @@ def test_a_resumed_run_is_due_the_same_updates(compose_run, tmp_path):
         first.rounds(6)  # half an update is in hand
         first.data.settle()
         state = first.data.state_dict()
-        first.data.replay.flush()
+        first.data.replay.storage.flush()
         shutil.copytree(tmp_path / "first", tmp_path / "second")
         whole = first.rounds(4)
     finally:

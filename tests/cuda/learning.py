@@ -11,7 +11,9 @@ from fetchlab.build import build_module, replay_size, row_spec, swap_in
 from fetchlab.collect.datamodule import Round
 from fetchlab.config import typed
 from fetchlab.envs.reward import GoalReward
-from fetchlab.replay.replay import make_replay
+from fetchlab.replay.replay import HindsightReplay
+from fetchlab.replay.sampler import HindsightSampler
+from fetchlab.replay.storage import EpisodeStorage
 
 EPISODE = 5
 
@@ -31,20 +33,18 @@ class Learner:
         self.module = build_module(typed(cfg), PUSH).to(device)
         optimizers = self.module.configure_optimizers()
         self.module.optimizers = lambda *_: optimizers
-        self.replay = make_replay(
-            folder,
-            row=row_spec(typed(cfg), PUSH),
-            size=replay_size(typed(cfg)),
-            frame_stack=cfg["obs"]["frame_stack"],
-            relabel=swap_in(cfg["relabel"]),
-            compute_reward=GoalReward(True, 0.05),
-            compute_terminated=None,
-            goal_slice=PUSH.goal_slice,
-            generator=torch.Generator(device).manual_seed(5),
-            device=device,
-            n_buffers=1,
-            n_step=cfg["algo"]["n_step"],
-            discount=cfg["algo"]["discount"],
+        row, size = row_spec(typed(cfg), PUSH), replay_size(typed(cfg))
+        stack, algo = cfg["obs"]["frame_stack"], cfg["algo"]
+        self.replay = HindsightReplay(
+            EpisodeStorage(folder, row, size, stack, device, algo["n_step"]),
+            HindsightSampler(
+                swap_in(cfg["relabel"]),
+                GoalReward(True, 0.05),
+                None,
+                PUSH.goal_slice,
+                algo["discount"],
+            ),
+            torch.Generator(device).manual_seed(5),
         )
 
     def store(self):

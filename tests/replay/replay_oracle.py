@@ -12,7 +12,9 @@ from tensordict import TensorDict
 
 from fetchlab.replay.layout import ReplaySize, RowSpec
 from fetchlab.replay.relabel import FutureRelabel
-from fetchlab.replay.replay import make_replay
+from fetchlab.replay.replay import HindsightReplay
+from fetchlab.replay.sampler import HindsightSampler
+from fetchlab.replay.storage import EpisodeStorage
 
 LONGEST = 6
 STATE_DIM, ACTION_DIM, FRAME = 9, 2, (3, 2, 2)
@@ -60,26 +62,15 @@ def open_replay(
     **size,
 ):
     size = {"capacity": 90, "total_env_steps": 10_000, "margin_env_steps": 60, **size}
-    return make_replay(
-        directory,
-        row=RowSpec(
-            kind.state_dim,
-            kind.goal_dim,
-            ACTION_DIM,
-            kind.goal is None,
-            FRAME if pixels else None,
-        ),
-        size=ReplaySize(n_envs=n_envs, max_episode_steps=LONGEST, **size),
-        frame_stack=stack,
-        relabel=k if callable(k) else FutureRelabel(k),
-        compute_reward=compute_reward,
-        compute_terminated=compute_terminated if kind.ends else None,
-        goal_slice=kind.goal,
-        generator=torch.Generator().manual_seed(seed),
-        device=torch.device("cpu"),
-        n_buffers=1,
-        n_step=n_step,
-        discount=discount,
+    frame = FRAME if pixels else None
+    row = RowSpec(kind.state_dim, kind.goal_dim, ACTION_DIM, kind.goal is None, frame)
+    size = ReplaySize(n_envs=n_envs, max_episode_steps=LONGEST, **size)
+    relabel = k if callable(k) else FutureRelabel(k)
+    terminated = compute_terminated if kind.ends else None
+    return HindsightReplay(
+        EpisodeStorage(directory, row, size, stack, torch.device("cpu"), n_step),
+        HindsightSampler(relabel, compute_reward, terminated, kind.goal, discount),
+        torch.Generator().manual_seed(seed),
     )
 
 
@@ -238,6 +229,6 @@ def saved(replay):
     """The state as a checkpoint holds it, committed."""
     text = io.BytesIO()
     torch.save(replay.state_dict(), text)
-    replay.flush()
-    replay.committed()
+    replay.storage.flush()
+    replay.storage.committed()
     return torch.load(io.BytesIO(text.getvalue()), weights_only=True)

@@ -18,7 +18,7 @@ def test_an_extended_run_grows_the_ring_and_keeps_every_row(tmp_path, wrapped):
     cursor = replay.storage._cursor
     while cursor.min() < (270 if wrapped else 30):
         replay.extend(sim.step())
-        if replay.commit_needed() or cursor[0] % 20 == 9:
+        if replay.storage.commit_needed() or cursor[0] % 20 == 9:
             commits.append((saved(replay), sim.snapshot()))
     commits.append((saved(replay), sim.snapshot()))
     assert (cursor.min() > 4 * old.rows) == wrapped
@@ -27,7 +27,7 @@ def test_an_extended_run_grows_the_ring_and_keeps_every_row(tmp_path, wrapped):
     for state, episodes in reversed(commits[-2:]):
         other = open_replay(tmp_path, **large)
         other.load_state_dict(state)
-        other.require_intact("full")
+        other.storage.require_intact("full")
         check_batch(other.sample(60), episodes, stack=3)
         layout = other.storage.layout
         assert layout.window_steps == 200 and layout.rows > 200 > old.rows
@@ -42,7 +42,7 @@ def test_an_extended_run_grows_the_ring_and_keeps_every_row(tmp_path, wrapped):
     grown.load_state_dict(commits[-1][0])
     sim.steps, sim.rows = layout.window_steps, layout.window_rows
     for step in range(layout.rows):
-        if grown.commit_needed():
+        if grown.storage.commit_needed():
             saved(grown)
         grown.extend(sim.step())
         if step % 20 == 0:
@@ -63,7 +63,7 @@ def test_a_kill_while_growing_leaves_the_old_replay(tmp_path, monkeypatch):
         assert json.loads((tmp_path / "layout.json").read_text())["generation"] == 0
         again = open_replay(tmp_path, total_env_steps=60)
         again.load_state_dict(state)
-        again.require_intact("full")
+        again.storage.require_intact("full")
         assert not (tmp_path / "pixels.1.bin").exists()
         check_batch(again.sample(50), sim.snapshot(), stack=3)
 

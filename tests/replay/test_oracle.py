@@ -76,13 +76,13 @@ def test_episodes_that_cannot_go_on_are_left_out_and_their_rows_kept(tmp_path):
     assert any(episode.actions for episode in sim.open)
     text = io.BytesIO()
     torch.save(replay.state_dict(), text)
-    replay.flush()
-    replay.committed()
+    replay.storage.flush()
+    replay.storage.committed()
     state = torch.load(io.BytesIO(text.getvalue()), weights_only=True)
     for _ in range(2):  # resumed, stopped, and resumed from the same checkpoint again
         other, again = open_replay(tmp_path), Simulation(3, 30, 36, seed=5)
         other.load_state_dict(state)
-        other.abandon_open()
+        other.storage.abandon_open()
         assert len(other) == sum(e.length for e in finished.values())
         again.count = 1000
         again.open = [again._begin(env) for env in range(3)]
@@ -91,7 +91,7 @@ def test_episodes_that_cannot_go_on_are_left_out_and_their_rows_kept(tmp_path):
         known = finished | again.snapshot()
         assert set(check_batch_numbers(other.sample(400))) & set(again.snapshot())
         check_batch(other.sample(100), known, stack=3)
-        other.require_intact("full")
+        other.storage.require_intact("full")
 
 
 def check_batch_numbers(batch):
@@ -159,17 +159,17 @@ def test_a_kill_at_any_step_resumes_from_either_of_the_two_newest_checkpoints(tm
     commits = []
 
     def commit():
-        replay.flush()
+        replay.storage.flush()
         text = io.BytesIO()
         torch.save(replay.state_dict(), text)
-        replay.committed()
+        replay.storage.committed()
         commits.append((text.getvalue(), sim.snapshot()))
 
     commit()
     forced = resumed = 0
     for _ in range(3 * replay.storage.layout.rows):
         replay.extend(sim.step())
-        if replay.commit_needed():
+        if replay.storage.commit_needed():
             forced += 1
             commit()
         elif rng.random() < 0.03:
@@ -178,7 +178,7 @@ def test_a_kill_at_any_step_resumes_from_either_of_the_two_newest_checkpoints(tm
             for text, episodes in commits[-2:]:
                 other = open_replay(tmp_path, margin_env_steps=45)
                 other.load_state_dict(torch.load(io.BytesIO(text), weights_only=True))
-                other.require_intact("full")
+                other.storage.require_intact("full")
                 assert len(other) == sum(e.length for e in episodes.values())
                 if episodes:
                     check_batch(other.sample(30), episodes, stack=3)
@@ -188,7 +188,7 @@ def test_a_kill_at_any_step_resumes_from_either_of_the_two_newest_checkpoints(tm
     for text, episodes in commits[-2:]:
         other = open_replay(tmp_path, margin_env_steps=45)
         other.load_state_dict(torch.load(io.BytesIO(text), weights_only=True))
-        other.require_intact("full")
+        other.storage.require_intact("full")
         check_batch(other.sample(200), episodes, stack=3)
     assert replay.storage._cursor.min() > 3 * replay.storage.layout.rows
 
@@ -212,7 +212,7 @@ def test_a_resumed_replay_samples_the_same_and_goes_on_the_same(tmp_path):
         replay.extend(sim.step())
     text = io.BytesIO()
     torch.save(replay.state_dict(), text)
-    replay.committed()
+    replay.storage.committed()
     steps = [sim.step() for _ in range(20)]
 
     def go_on(one):

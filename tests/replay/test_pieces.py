@@ -25,8 +25,7 @@ def test_a_rounds_frames_lie_in_a_block_of_one_piece(tmp_path, updates, pieces):
         assert all(batch.batch_size == (BATCH,) for batch in piece)
         drawn.append(len(piece))
     assert drawn == pieces
-    (block,) = replay.storage.reader._blocks
-    assert len(block) == max(pieces, default=0) * BATCH * (STACK + 1)
+    assert len(replay.storage.reader._block) == max(pieces, default=0) * BATCH * (STACK + 1)
 
 
 def test_batches_come_where_lightning_asks_for_them(tmp_path):

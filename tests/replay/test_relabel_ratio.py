@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 
 from fetchlab.errors import ConfigError
-from fetchlab.replay.relabel import HindsightRatio
+from fetchlab.replay.relabel import FutureRelabel
 
 LINE = {"from": 8, "to": 1, "over_env_steps": 700}
 
@@ -14,11 +14,11 @@ LINE = {"from": 8, "to": 1, "over_env_steps": 700}
 def test_a_number_is_the_same_share_for_ever():
     for k in (1, 4, 8, 0.25):
         for env_steps in (0, 1, 10**12):
-            assert HindsightRatio(k).share(env_steps) == k / (k + 1)
+            assert FutureRelabel(k).share(env_steps) == k / (k + 1)
 
 
 def test_a_line_by_hand():
-    ratio = HindsightRatio(LINE)
+    ratio = FutureRelabel(LINE)
     # k = 8 - 7 * env_steps / 700
     expected = {0: 8 / 9, 100: 7 / 8, 350: 4.5 / 5.5, 699: 1.01 / 2.01, 700: 0.5, 10**9: 0.5}
     for env_steps, share in expected.items():
@@ -26,16 +26,14 @@ def test_a_line_by_hand():
 
 
 def test_a_line_may_rise_and_begin_or_end_without_hindsight():
-    rising = HindsightRatio({"from": 0, "to": 3.0, "over_env_steps": 10})
+    rising = FutureRelabel({"from": 0, "to": 3.0, "over_env_steps": 10})
     assert [rising.share(n) for n in (0, 5, 10, 11)] == [0.0, 0.6, 0.75, 0.75]
 
 
 @pytest.mark.parametrize("k", [0, -1, float("inf"), float("nan"), "4", None, True, [8, 1]])
 def test_k_must_be_a_positive_number(k):
-    with pytest.raises(
-        ConfigError, match=r"relabel.k=.*: expected a (positive number|number from 0, or a mapping)"
-    ):
-        HindsightRatio(k)
+    with pytest.raises(ConfigError, match=r"relabel.k=.*: expected a (positive )?number"):
+        FutureRelabel(k)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +51,7 @@ def test_k_must_be_a_positive_number(k):
 )
 def test_a_line_that_cannot_work_is_refused(change, message):
     with pytest.raises(ConfigError, match=message) as error:
-        HindsightRatio({**LINE, **change})
+        FutureRelabel({**LINE, **change})
     assert "\n" not in str(error.value)
 
 
@@ -64,5 +62,5 @@ def test_number_and_line_from_the_command_line(compose_run, name):
         ("{from:8,to:1,over_env_steps:700}", (8 / 9, 1 / 2)),
     ):
         config = compose_run("state_push", f"relabel={name}", f"algo.her_k={value}")
-        ratio = instantiate(config["relabel"])._ratio
+        ratio = instantiate(config["relabel"])
         assert (ratio.share(0), ratio.share(700)) == shares

@@ -21,16 +21,16 @@ def test_rows_of_the_two_newest_checkpoints_cannot_be_overwritten(tmp_path):
     warned_at = None
     with pytest.raises(ReplayError, match="commit a checkpoint"):
         for _ in range(2 * rows):
-            if warned_at is None and replay.commit_needed():
+            if warned_at is None and replay.storage.commit_needed():
                 warned_at = replay.storage._cursor.max()
             replay.extend(sim.step())
     # The first checkpoint needs row 0 (episodes begin there), so row R may not be written.
     assert rows - 2 <= replay.storage._cursor.max() < rows
     assert rows - 7 <= warned_at < replay.storage._cursor.max()
     saved(replay)
-    assert replay.commit_needed(), "the second newest checkpoint still needs row 0"
+    assert replay.storage.commit_needed(), "the second newest checkpoint still needs row 0"
     saved(replay)
-    assert not replay.commit_needed()
+    assert not replay.storage.commit_needed()
     replay.extend(sim.step())
 
 
@@ -41,7 +41,7 @@ def test_a_checkpoint_that_replaces_the_newest_takes_no_protection_from_the_one_
         replay.extend(sim.step())
     once = saved(replay)
     limit, previous = replay.storage.commits.limit.copy(), replay.storage.commits.previous
-    replay.replace_commit()
+    replay.storage.replace_commit()
     again = saved(replay)
     np.testing.assert_array_equal(replay.storage.commits.limit, limit)
     np.testing.assert_array_equal(limit, replay.storage.layout.rows)  # row 0 is still needed
@@ -183,9 +183,9 @@ def test_any_flipped_byte_of_a_stored_episode_is_found(tmp_path):
             bad = other.storage.verify("full")
             assert (bad.env.tolist(), bad.start.tolist()) == ([env], [start]), name
             with pytest.raises(ReplayError, match=f"checksum error in 1 .*env {env} rows {start}"):
-                other.require_intact("full")
+                other.storage.require_intact("full")
             flat[at] ^= 4
-    other.require_intact("full")
+    other.storage.require_intact("full")
 
 
 def test_an_episode_in_the_place_of_another_is_found(tmp_path):
@@ -236,7 +236,7 @@ def test_a_state_of_another_replay_is_refused(tmp_path):
 
 def test_committing_without_a_state_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="save the state first"):
-        open_replay(tmp_path).committed()
+        open_replay(tmp_path).storage.committed()
 
 
 def test_the_pixel_block_is_reused(tmp_path):

@@ -95,7 +95,7 @@ def test_pixel_replay_takes_an_eighth_of_two_stacks(compose_run, tmp_path):
         config.check(compose_run("pixel_push_nodrq", *TINY, *whole_episodes)), tmp_path
     )
     parts.env.close()
-    assert parts.data.replay.bytes_per_transition <= 22_500
+    assert parts.data.replay.storage.layout.bytes_per_transition() <= 22_500
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):

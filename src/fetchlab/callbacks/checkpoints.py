@@ -57,7 +57,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Commit when the next round would overwrite a protected row."""
-        if trainer.datamodule.replay.commit_needed():
+        if trainer.datamodule.replay.storage.commit_needed():
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -80,7 +80,7 @@ class Checkpoints(Checkpoint):
             weights = trainer.lightning_module.state_dict()
             best = {"state_dict": weights, "success_rate": success, "env_steps": data.env_steps}
             write_best(_folder(trainer), best, data.env_steps)
-        data.replay.replace_commit()
+        data.replay.storage.replace_commit()
         self._save(trainer)
         evaluation.kept = True
 
@@ -88,12 +88,12 @@ class Checkpoints(Checkpoint):
         """Settle the outstanding round, make the replay durable, then commit."""
         data = trainer.datamodule
         data.settle()
-        data.replay.flush()
+        data.replay.storage.flush()
         self._saved_at = data.env_steps
         name = checkpoint_name("step", data.env_steps)
         owed = find(trainer, Evaluation).due(data)
         trainer.save_checkpoint(_folder(trainer) / (f"{name}_0" if owed else name))
-        data.replay.committed()
+        data.replay.storage.committed()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the record, the global random states and the loggers' positions."""

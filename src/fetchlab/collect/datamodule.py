@@ -183,11 +183,11 @@ class ReplayDataModule(pl.LightningDataModule):
             ReplayError: the files are not those of this state, or rows differ from their checksums.
         """
         self.replay.load_state_dict(state_dict["replay"])
-        self.replay.require_intact(self._verify)
+        self.replay.storage.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])
         self.collector.load_state_dict(state_dict["collector"])
         if not self.collector.env.base_env.env_spec.restorable:
-            self.replay.abandon_open()
+            self.replay.storage.abandon_open()
             self.collector.restart()
         self._credit = float(state_dict["credit"])
 

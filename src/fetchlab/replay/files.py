@@ -79,13 +79,8 @@ class RowFiles:
 
         A row's place ``a % rows`` depends on the ring's size, so the rows that checkpoints can
         sample are copied into new files beside the old ones; replacing ``layout.json`` is the one
-        atomic step between the two. The copy does not depend on the state beyond ``first`` and
-        ``end``, so both newest checkpoints read the new files as well as the old.
-
-        Args:
-            asked: the larger arrangement.
-            first: (N,) int64, oldest absolute row that a checkpoint can sample.
-            end: (N,) int64, one behind the newest absolute row.
+        atomic step between the two. All that checkpoints can sample, absolute rows ``first .. end -
+        1``, both (N,) int64, is copied, so both newest read the new files as well as the old.
 
         Raises:
             ReplayError: too little disk; the old files are intact and in use.
@@ -109,13 +104,7 @@ class RowFiles:
         self._remove_leftovers(new, in_use=True)
 
     def episode_checksum(self, env: int, start: int, length: int) -> int:
-        """CRC-32 of an episode: where it belongs, its observations and its transitions.
-
-        Args:
-            env: ring.
-            start: absolute row of its first observation.
-            length: transitions; its rows are ``start .. start + length``.
-        """
+        """CRC-32 of an episode: where it belongs, its ``length`` transitions, its observations."""
         checksum = zlib.crc32(struct.pack("<qqq", env, start, length))
         for names, count in ((OBSERVATION_ARRAYS, length + 1), (TRANSITION_ARRAYS, length)):
             for name in names:

@@ -78,15 +78,14 @@ class ReplaySize:
 
     Args:
         n_envs: environments that step together, N.
-        max_episode_steps: the longest episode, in transitions.
+        max_episode_steps: the longest episode.
         capacity: transitions of the logical window, all environments together.
         total_env_steps: length of the run, all environments together.
         margin_env_steps: margin beyond the window, in transitions, all environments together;
             with two checkpoint intervals a commit is never forced.
 
     Raises:
-        ConfigError: a size that is not positive, or a window without room for one episode of
-            every environment.
+        ConfigError: a window without room for one episode of every environment.
     """
 
     n_envs: int
@@ -96,20 +95,6 @@ class ReplaySize:
     margin_env_steps: int
 
     def __post_init__(self) -> None:
-        for key, value in (
-            ("collect.n_envs", self.n_envs),
-            ("task.max_episode_steps", self.max_episode_steps),
-            ("replay.capacity", self.capacity),
-            ("total_env_steps", self.total_env_steps),
-        ):
-            require(_is_int(value) and value > 0, key, value, "a positive integer", f"raise {key}")
-        require(
-            _is_int(self.margin_env_steps) and self.margin_env_steps >= 0,
-            "replay.margin_env_steps",
-            self.margin_env_steps,
-            "an integer >= 0",
-            "give two checkpoint intervals, in env steps",
-        )
         least = self.n_envs * self.max_episode_steps
         require(
             self.capacity >= least,
@@ -142,19 +127,17 @@ class Layout:
     arrays: dict[str, tuple[tuple[int, ...], str]]
     generation: int
 
-    def row_bytes(self) -> int:
-        """Bytes of one row, all arrays together."""
-        return sum(
-            math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.arrays.values()
-        )
-
     def disk_bytes(self) -> int:
         """Bytes of all files, margin included."""
-        return self.n_envs * self.rows * self.row_bytes()
+        return sum(map(self.file_bytes, self.arrays))
 
     def bytes_per_transition(self) -> float:
         """Bytes of the full logical window over its transitions, margin excluded."""
         return self.window_rows * self.row_bytes() / self.window_steps
+
+    def row_bytes(self) -> int:
+        """Bytes of one row, all arrays together."""
+        return self.disk_bytes() // (self.n_envs * self.rows)
 
     def file_bytes(self, name: str) -> int:
         """Bytes of the file of one array."""
@@ -237,11 +220,6 @@ def plan_layout(row: RowSpec, size: ReplaySize) -> Layout:
     )
 
 
-def replay_disk_bytes(row: RowSpec, size: ReplaySize) -> int:
-    """Bytes that the replay of this size allocates on disk, margin included."""
-    return plan_layout(row, size).disk_bytes()
-
-
 def rows_written(rounds: int) -> int:
     """Rows that one environment writes in ``rounds`` rounds, at most and beyond its open row.
 
@@ -254,7 +232,3 @@ def rows_written(rounds: int) -> int:
 def _rows_of(steps: int, max_episode_steps: int) -> int:
     """Rows of ``steps`` transitions in full-length episodes: one final row each."""
     return steps + -(-steps // max_episode_steps)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -24,14 +24,9 @@ class Mirrored:
     """One array, written through ``host`` and read through ``tensor``.
 
     Args:
-        host: the array, rows first; its memory is shared, not copied.
-        device: where ``tensor`` lives.
-
-    Attributes:
-        host: the numpy array; `push` what was written to it.
-        copied: whether ``tensor`` is a copy.
-        tensor: of the same shape and dtype, the same memory on the CPU. Elsewhere rows that were
-            never pushed hold anything.
+        host: rows first; its memory is shared, not copied. `push` what is written to it.
+        device: where ``tensor`` lives: on the CPU the same memory, elsewhere a copy in which rows
+            that were never pushed hold anything.
     """
 
     def __init__(self, host: np.ndarray, device: torch.device) -> None:

@@ -15,12 +15,7 @@ from torch import Tensor
 
 from fetchlab.entries import ACHIEVED_GOAL, PIXELS, STATE
 from fetchlab.errors import require
-from fetchlab.replay.layout import (
-    ACTION,
-    OBSERVATION_ARRAYS,
-    TERMINATED,
-    TRANSITION_ARRAYS,
-)
+from fetchlab.replay.layout import ACTION, OBSERVATION_ARRAYS, TERMINATED, TRANSITION_ARRAYS
 from fetchlab.replay.mirror import Mirrored, push
 from fetchlab.replay.window import Places
 
@@ -28,50 +23,33 @@ from fetchlab.replay.window import Places
 class RowReader:
     """Gathers rows from the mapped files, or from their copy on the learner's device.
 
-    The frame blocks, 27 MB for 256 transitions, are written into ``n_buffers`` buffers in turn: a
-    block is valid until the ``n_buffers``-th batch after it is read. All else is newly allocated.
+    The block of frames, 27 MB for 256 transitions, is reused: it is valid until the next batch is
+    read. All else is newly allocated.
 
     Args:
         frame_stack: frames per stack, S.
         max_episode_steps: the longest episode, in transitions.
         device: where rows are read and batches are put together.
-        n_buffers: blocks that stay valid at the same time, >= 1.
         n_step: steps from an observation to its next one, fewer where the episode ends before.
 
     Raises:
-        ConfigError: a stack or a number of steps that is empty or longer than an episode, or no
-            buffer.
+        ConfigError: a stack or a number of steps that is empty or longer than an episode.
     """
 
     def __init__(
-        self,
-        frame_stack: int,
-        max_episode_steps: int,
-        device: torch.device,
-        n_buffers: int,
-        n_step: int,
+        self, frame_stack: int, max_episode_steps: int, device: torch.device, n_step: int
     ) -> None:
-        require(
-            1 <= frame_stack <= max_episode_steps,
-            "obs.frame_stack",
-            frame_stack,
-            f"between 1 and task.max_episode_steps = {max_episode_steps}",
-            "the study stacked 4",
-        )
-        require(n_buffers >= 1, "replay.n_buffers", n_buffers, "at least 1", "1 is enough")
-        require(
-            1 <= n_step <= max_episode_steps,
-            "algo.n_step",
-            n_step,
-            f"between 1 and task.max_episode_steps = {max_episode_steps}",
-            "1 is the usual target",
-        )
+        for key, value, remedy in (
+            ("obs.frame_stack", frame_stack, "the study stacked 4"),
+            ("algo.n_step", n_step, "1 is the usual target"),
+        ):
+            expected = f"between 1 and task.max_episode_steps = {max_episode_steps}"
+            require(1 <= value <= max_episode_steps, key, value, expected, remedy)
         self.n_step = n_step
         self._offsets = torch.arange(1 - frame_stack, 2 if n_step == 1 else 1, device=device)
         # As a tensor names it, "cuda:0" and not "cuda": a batch is rebuilt for another name.
         self._device = self._offsets.device
-        self._blocks = [torch.empty(0, dtype=torch.uint8, device=device)] * n_buffers
-        self._turn = 0
+        self._block = torch.empty(0, dtype=torch.uint8, device=device)
 
     def attach(self, arrays: dict[str, np.ndarray], rows: int) -> None:
         """Read from these arrays, name -> (N * rows, *shape).
@@ -118,22 +96,14 @@ class RowReader:
         last = places.t if self.n_step == 1 else places.t + self.steps(places) - 1
         now = self._physical(places, places.t)
         after = self._physical(places, last + 1)
+        ended = now if self.n_step == 1 else self._physical(places, last)
         views = self._views
-        root = {
-            STATE: views[STATE].index_select(0, now),
-            ACTION: views[ACTION].index_select(0, now),
-        }
-        if ACHIEVED_GOAL in views:
-            root[ACHIEVED_GOAL] = views[ACHIEVED_GOAL].index_select(0, now)
+        observed = [name for name in (STATE, ACHIEVED_GOAL) if name in views]
+        root = {name: views[name].index_select(0, now) for name in (*observed, ACTION)}
         if self._frame_shape:
             root[PIXELS] = self._frames(places, last + 1)
-        ended = now if self.n_step == 1 else self._physical(places, last)
-        following = {
-            STATE: views[STATE].index_select(0, after),
-            TERMINATED: views[TERMINATED].index_select(0, ended).bool(),
-        }
-        if ACHIEVED_GOAL in views:
-            following[ACHIEVED_GOAL] = views[ACHIEVED_GOAL].index_select(0, after)
+        following = {name: views[name].index_select(0, after) for name in observed}
+        following[TERMINATED] = views[TERMINATED].index_select(0, ended).bool()
         # Gathered by indices of one shape: there is nothing for TensorDict to check.
         size, device = now.shape, self._device
         following_batch = TensorDict._new_unsafe(following, size, device)
@@ -143,20 +113,16 @@ class RowReader:
         return places.start.add(time).remainder_(self._rows).add_(places.ring)
 
     def _frames(self, places: Places, next_time: Tensor) -> Tensor:
-        """One block (B, S + 1 or 2 S, 3, H, W) uint8 in the next reused buffer."""
+        """The block (B, S + 1 or 2 S, 3, H, W) uint8, in the reused memory."""
         time = places.t[:, None].add(self._offsets)
         if self.n_step > 1:
             time = torch.cat((time, next_time[:, None].add(self._offsets)), dim=1)
         time.clamp_min_(0)
         rows = time.add_(places.start[:, None]).remainder_(self._rows).add_(places.ring[:, None])
         frames = self._views[PIXELS]
-        block = self._block(rows.numel(), frames.shape[1])
+        if len(self._block) < rows.numel():
+            size = (rows.numel(), frames.shape[1])
+            self._block = torch.empty(size, dtype=torch.uint8, device=self._device)
+        block = self._block[: rows.numel()]
         torch.index_select(frames, 0, rows.flatten(), out=block)
         return block.view(*rows.shape, *self._frame_shape)
-
-    def _block(self, n_frames: int, frame_bytes: int) -> Tensor:
-        self._turn = (self._turn + 1) % len(self._blocks)
-        if len(self._blocks[self._turn]) < n_frames:
-            size = (n_frames, frame_bytes)
-            self._blocks[self._turn] = torch.empty(size, dtype=torch.uint8, device=self._device)
-        return self._blocks[self._turn][:n_frames]

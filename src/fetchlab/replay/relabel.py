@@ -2,11 +2,13 @@
 
 Hindsight experience replay (Andrychowicz et al. 2017, arXiv 1707.01495). The paper stores k
 relabelled copies of each transition; relabelling at sampling time reaches the same mix by giving a
-share k / (k + 1) of the samples a new goal, one that the same episode achieved.
+share k / (k + 1) of the samples a new goal, one that the same episode achieved. All here are
+`fetchlab.entries.Relabeller`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,15 +19,18 @@ from fetchlab.errors import require
 from fetchlab.schedule import Schedule
 
 
-class HindsightRatio:
-    """Relabelled samples for each sample that keeps its goal.
+class Hindsight(ABC):
+    """With probability k / (k + 1) a goal that the same episode achieved.
 
     Args:
-        k: above 0, or a line over env steps, see `Schedule`.
+        k: relabelled samples for each sample that keeps its goal, above 0; or a line over env
+            steps, see `Schedule`.
 
     Raises:
         ConfigError: k is neither.
     """
+
+    draws = 2  # random numbers of a sample
 
     def __init__(self, k: float | Mapping[str, Any]) -> None:
         remedy = "the study used 4 and 8; relabel=none switches relabelling off"
@@ -37,88 +42,55 @@ class HindsightRatio:
         k = self._k.at(env_steps)
         return k / (k + 1)
 
-
-class FutureRelabel:
-    """With probability k / (k + 1) the goal achieved at a later time of the same episode.
-
-    Args:
-        k: relabelled samples for each sample that keeps its goal, see `HindsightRatio`.
-
-    Raises:
-        ConfigError: k is neither a positive number nor a line over env steps.
-    """
-
-    def __init__(self, k: float | Mapping[str, Any]) -> None:
-        self._ratio = HindsightRatio(k)
+    @abstractmethod
+    def _goal_time(self, t: Tensor, length: Tensor, *where: Tensor) -> Tensor:
+        """Times (B,) of the goals; ``where`` (B,) in [0, 1) are the draws beyond the first."""
 
     def __call__(
         self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int
     ) -> Tensor:
-        """Times (B,) in [t + 1, length], each equally likely, or -1; two random numbers each."""
-        chance, where = torch.rand(
-            (2, *t.shape), dtype=torch.float64, device=generator.device, generator=generator
-        ).to(t.device)
-        later = t + 1 + where.mul_(length - t).long()
-        return later.masked_fill_(chance >= self._ratio.share(env_steps), -1)
+        """Times (B,), or -1 to keep the episode's own goal."""
+        size, device = (self.draws, *t.shape), generator.device
+        drawn = torch.rand(size, dtype=torch.float64, device=device, generator=generator)
+        chance, *where = drawn.to(t.device)
+        return self._goal_time(t, length, *where).masked_fill(chance >= self.share(env_steps), -1)
 
 
-class FinalRelabel:
-    """With probability k / (k + 1) the goal achieved in the episode's last row.
+class FutureRelabel(Hindsight):
+    """A later time of the same episode, in [t + 1, length], each equally likely."""
+
+    def _goal_time(self, t: Tensor, length: Tensor, *where: Tensor) -> Tensor:
+        return t + 1 + where[0].mul_(length - t).long()
+
+
+class FinalRelabel(Hindsight):
+    """The episode's last row.
 
     The paper compares it as the simplest strategy, with one copy per transition: k = 1.
-
-    Args:
-        k: relabelled samples for each sample that keeps its goal, see `HindsightRatio`.
-
-    Raises:
-        ConfigError: k is neither a positive number nor a line over env steps.
     """
 
-    def __init__(self, k: float | Mapping[str, Any]) -> None:
-        self._ratio = HindsightRatio(k)
+    draws = 1
 
-    def __call__(
-        self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int
-    ) -> Tensor:
-        """Times (B,): ``length``, the last row's, or -1; one random number each."""
-        chance = torch.rand(
-            t.shape, dtype=torch.float64, device=generator.device, generator=generator
-        ).to(t.device)
-        return length.masked_fill(chance >= self._ratio.share(env_steps), -1)
+    def _goal_time(self, t: Tensor, length: Tensor, *where: Tensor) -> Tensor:
+        return length
 
 
-class EpisodeRelabel:
-    """With probability k / (k + 1) the goal achieved at any time of the same episode.
+class EpisodeRelabel(Hindsight):
+    """Any time of the same episode, in [1, length], each equally likely.
 
     Times before the transition count too: its action may lead away from such a goal. The first row
     is left out, since no action achieved it.
-
-    Args:
-        k: relabelled samples for each sample that keeps its goal, see `HindsightRatio`.
-
-    Raises:
-        ConfigError: k is neither a positive number nor a line over env steps.
     """
 
-    def __init__(self, k: float | Mapping[str, Any]) -> None:
-        self._ratio = HindsightRatio(k)
-
-    def __call__(
-        self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int
-    ) -> Tensor:
-        """Times (B,) in [1, length], each equally likely, or -1; two random numbers each."""
-        chance, where = torch.rand(
-            (2, *t.shape), dtype=torch.float64, device=generator.device, generator=generator
-        ).to(t.device)
-        anywhere = 1 + where.mul_(length).long()
-        return anywhere.masked_fill_(chance >= self._ratio.share(env_steps), -1)
+    def _goal_time(self, t: Tensor, length: Tensor, *where: Tensor) -> Tensor:
+        return 1 + where[0].mul_(length).long()
 
 
 class NoRelabel:
-    """Keeps the episode's own goal."""
+    """Keeps the episode's own goal; uses no random numbers."""
 
     def __call__(
         self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int
     ) -> Tensor:
-        """-1 (B,) int64 for all; uses no random numbers."""
+        """-1 (B,) int64 for all."""
         return torch.full_like(t, -1)

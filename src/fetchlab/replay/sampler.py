@@ -23,7 +23,7 @@ from torchrl.data.replay_buffers import Sampler
 
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, Relabeller
 from fetchlab.replay.layout import TERMINATED
-from fetchlab.replay.storage import EpisodeStorage, not_offered
+from fetchlab.replay.storage import EpisodeStorage, no_state, not_offered
 
 if TYPE_CHECKING:
     from fetchlab.entries import GoalFunction
@@ -36,9 +36,8 @@ class HindsightSampler(Sampler):
 
     Args:
         relabel: chooses the goal's time, see `Relabeller`.
-        compute_reward: (..., G) achieved and desired goals to rewards (...,).
-        compute_terminated: the same to whether they end an episode, (...,) bool; None where goals
-            end none.
+        compute_reward: of achieved and desired goals.
+        compute_terminated: whether these end an episode; None where goals end none.
         goal_slice: where ``achieved_goal`` lies in ``state``; None: it is stored.
         discount: of the rewards on the way, where the storage's transitions have several steps.
 
@@ -85,8 +84,8 @@ class HindsightSampler(Sampler):
         goal = torch.where(goal_time[:, None] < 0, own, hindsight)
         if reader.n_step > 1:
             return index, {DESIRED_GOAL: goal, **self._several_steps(reader, places, goal)}
-        drawn: dict[Any, Tensor] = {DESIRED_GOAL: goal}
-        drawn["next", "reward"] = self._compute_reward(achieved, goal)
+        rewards = self._compute_reward(achieved, goal)
+        drawn: dict[Any, Tensor] = {DESIRED_GOAL: goal, ("next", "reward"): rewards}
         if self._compute_terminated is not None:
             drawn["next", TERMINATED] = self._ended(reader, places, t + 1, achieved, goal)
         return index, drawn
@@ -128,11 +127,5 @@ class HindsightSampler(Sampler):
             **more,
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the generator belongs to the replay buffer, which saves it."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
-
+    state_dict = load_state_dict = no_state  # the generator is the replay buffer's
     _empty = dumps = loads = not_offered

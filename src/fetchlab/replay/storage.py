@@ -37,6 +37,11 @@ def not_offered(self: Any, *arguments: Any, **options: Any) -> NoReturn:
     raise NotImplementedError("the rows stay in the replay's files: use state_dict()")
 
 
+def no_state(self: Any, *state: Any) -> Any:
+    """For parts that have none: ``state_dict`` and ``load_state_dict``."""
+    return {}
+
+
 class EpisodeStorage(Storage):
     """Rows on disk, the window of finished episodes, and what checkpoints protect.
 
@@ -48,7 +53,6 @@ class EpisodeStorage(Storage):
         frame_stack: frames per stack, S.
         device: where transitions are drawn and put together. Elsewhere than on the CPU all rows are
             kept there too; the files stay the durable copy.
-        n_buffers: pixel batches that stay valid at the same time (see `RowReader`).
         n_step: steps of a transition (see `RowReader`).
 
     Raises:
@@ -63,19 +67,16 @@ class EpisodeStorage(Storage):
         size: ReplaySize,
         frame_stack: int,
         device: torch.device,
-        n_buffers: int,
         n_step: int,
     ) -> None:
         self._asked, self._device = plan_layout(row, size), device
         super().__init__(max_size=size.n_envs * self._asked.window_steps)
-        self.reader = RowReader(frame_stack, size.max_episode_steps, device, n_buffers, n_step)
+        self.reader = RowReader(frame_stack, size.max_episode_steps, device, n_step)
         self.files = RowFiles(directory, self._asked)
         self._usable = not self.files.existing
         self._cursor = np.zeros(size.n_envs, np.int64)
         self._open_start = np.full(size.n_envs, NOT_OPEN)
-        self._resumed_unfinished = EpisodeRows(
-            *(np.zeros(0, np.int64) for _ in EpisodeRows._fields)
-        )
+        self._resumed_unfinished = EpisodeRows(*np.zeros((4, 0), np.int64))
         self._attach()
 
     def _attach(self) -> None:
@@ -89,14 +90,10 @@ class EpisodeStorage(Storage):
         self.reader.attach(self.files.arrays, layout.rows)
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
-        """Append one step of all environments.
+        """Append one step of all environments, a batch [N] as `read_step` takes it.
 
         The root observation is stored where an episode begins: at the first step and after a done.
-
-        Args:
-            cursor: ignored, each ring has its own.
-            data: batch [N], see `read_step`.
-            set_cursor: ignored.
+        Each ring has its own cursor, so TorchRL's is ignored.
 
         Raises:
             ValueError: data that no environment can have produced; nothing is stored.
@@ -256,6 +253,21 @@ class EpisodeStorage(Storage):
             check &= last_row >= self.commits.previous.cursor[episodes.env]
         check[check] = self.files.checksums(*episodes.only(check)[:3]) != episodes.checksum[check]
         return episodes.only(check)
+
+    def require_intact(self, mode: Literal["tail", "full"]) -> None:
+        """`verify`; call after `load_state_dict`.
+
+        Raises:
+            ReplayError: names the episodes that differ.
+        """
+        bad = self.verify(mode)
+        if len(bad.env):
+            where = [f"env {env} rows {s}..{s + n}" for env, s, n, _ in zip(*bad, strict=True)]
+            raise ReplayError(
+                f"{self.files.directory}: checksum error in {len(where)} episodes "
+                f"({', '.join(where[:5])}{', ...' if len(where) > 5 else ''}); "
+                "restore the files, or start the run again"
+            )
 
     def _unfinished(self) -> EpisodeRows:
         """The episodes in progress, as far as they are stored."""

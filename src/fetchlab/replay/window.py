@@ -3,7 +3,7 @@
 Everything here lives in memory and is O(1) per stored transition, so that drawing a batch never
 depends on how much is stored. Per environment there is
 
-* a table of episodes, itself a ring, see `_Column`;
+* a table of episodes, itself a ring, with the columns below;
 * a ring that maps each transition to its episode's place in that table.
 
 Transitions of finished episodes are numbered per environment 0, 1, 2, ... without end. Number ``j``
@@ -13,7 +13,6 @@ in the window, so an index names one of them.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +22,9 @@ from torch import Tensor
 from fetchlab.replay.layout import Layout
 from fetchlab.replay.mirror import Mirrored, push
 
-
-class _Column(IntEnum):
-    """Columns of the episode table."""
-
-    RING = 0  # first physical row of the environment's ring
-    START = 1  # absolute row of the episode's first observation
-    FIRST = 2  # number of its first transition
-    LENGTH = 3  # transitions
+# Of an episode: first physical row of its environment's ring, absolute row of its first
+# observation, number of its first transition, and how many it has.
+_RING, _START, _FIRST, _LENGTH = range(4)
 
 
 class Places(NamedTuple):
@@ -73,12 +67,12 @@ class EpisodeWindow:
     """
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
-        self._device = device
+        self._device, self._n_envs = device, layout.n_envs
         n, self._steps, self._max_rows = layout.n_envs, layout.window_steps, layout.window_rows
         # An episode takes at least two rows, so the window never holds more than this.
         self._slots = layout.window_rows // 2 + 1
-        self._table = _zeros(device, n * self._slots, len(_Column))
-        self._table.host[:, _Column.RING] = np.repeat(np.arange(n) * layout.rows, self._slots)
+        self._table = _zeros(device, n * self._slots, 4)
+        self._table.host[:, _RING] = np.repeat(np.arange(n) * layout.rows, self._slots)
         self._table.push_all()
         self._checksums = np.zeros(n * self._slots, np.int64)
         self._episode_of = _zeros(device, n * self._steps)
@@ -95,20 +89,21 @@ class EpisodeWindow:
         self._new_numbers: list[np.ndarray] = []
         self._last: tuple[Tensor, Places] | None = None
 
-    @property
-    def n_envs(self) -> int:
-        """Environments, N."""
-        return len(self._oldest)
-
     def append(self, env: int, start: int, length: int, checksum: int) -> None:
         """Add a finished episode and evict the oldest ones it has no room with."""
         # This bounds the transitions too: more than C of them, in episodes of at most L, would lie
         # in at least ceil(C / L) episodes, so take more than C + ceil(C / L) = window_rows rows.
-        while self._episodes[env] and start + length + 1 - self._oldest_row(env) > self._max_rows:
-            self._evict(env)
+        while self._episodes[env]:
+            oldest = self._table.host[env * self._slots + self._oldest[env] % self._slots]
+            if start + length + 1 - oldest[_START] <= self._max_rows:
+                break
+            self._oldest[env] += 1
+            self._episodes[env] -= 1
+            self._oldest_transition[env] += oldest[_LENGTH]
+            self._transitions[env] -= oldest[_LENGTH]
         slot = env * self._slots + (self._oldest[env] + self._episodes[env]) % self._slots
         first = self._oldest_transition[env] + self._transitions[env]
-        self._table.host[slot, _Column.START :] = start, first, length
+        self._table.host[slot, _START:] = start, first, length
         self._checksums[slot] = checksum
         self._last = None
         numbers = env * self._steps + np.arange(first, first + length) % self._steps
@@ -119,13 +114,6 @@ class EpisodeWindow:
         self._episodes[env] += 1
         self._transitions[env] += length
         self._recount()
-
-    def _evict(self, env: int) -> None:
-        length = self._table.host[self._oldest_slot(env), _Column.LENGTH]
-        self._oldest[env] += 1
-        self._episodes[env] -= 1
-        self._oldest_transition[env] += length
-        self._transitions[env] -= length
 
     def _recount(self) -> None:
         ends, shift = self._ends.host, self._shift.host
@@ -140,27 +128,16 @@ class EpisodeWindow:
             return
         push(np.array(self._new_slots), self._table)
         push(np.concatenate(self._new_numbers), self._episode_of)
-        push(np.arange(self.n_envs), self._ends, self._shift)
+        push(np.arange(self._n_envs), self._ends, self._shift)
         self._new_slots, self._new_numbers = [], []
-
-    def _oldest_row(self, env: int) -> int:
-        return int(self._table.host[self._oldest_slot(env), _Column.START])
-
-    def _oldest_slot(self, env: int) -> int:
-        return env * self._slots + self._oldest[env] % self._slots
 
     def first_rows(self, otherwise: np.ndarray) -> np.ndarray:
         """Absolute row (N,) of each environment's oldest episode, or ``otherwise`` without one."""
-        oldest = np.arange(self.n_envs) * self._slots + self._oldest % self._slots
-        return np.where(self._episodes > 0, self._table.host[oldest, _Column.START], otherwise)
+        oldest = np.arange(self._n_envs) * self._slots + self._oldest % self._slots
+        return np.where(self._episodes > 0, self._table.host[oldest, _START], otherwise)
 
     def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """Indices (n,) int64 of transitions, each stored one equally likely.
-
-        Args:
-            n: how many, with replacement.
-            generator: on the window's device.
-        """
+        """Indices (n,) int64 of transitions, each stored one equally likely, with replacement."""
         self._push()
         # 63 random bits: with 1M transitions the remainder favours none by more than 1e-12.
         drawn = torch.empty(n, dtype=torch.int64, device=self._device)
@@ -186,10 +163,10 @@ class EpisodeWindow:
 
     def episodes(self) -> EpisodeRows:
         """All finished episodes in the window."""
-        env = np.repeat(np.arange(self.n_envs), self._episodes)
+        env = np.repeat(np.arange(self._n_envs), self._episodes)
         nth = np.concatenate([np.arange(count) for count in self._episodes])
         slot = env * self._slots + (self._oldest[env] + nth) % self._slots
-        start, length = self._table.host[slot][:, [_Column.START, _Column.LENGTH]].T
+        start, length = self._table.host[slot][:, [_START, _LENGTH]].T
         return EpisodeRows(env, start, length, self._checksums[slot])
 
     def oldest_transitions(self) -> np.ndarray:
