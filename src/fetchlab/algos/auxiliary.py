@@ -1,10 +1,4 @@
-"""Auxiliary losses on the encoder: each a part with its head, its weight and its metrics.
-
-A loss is a module, built with ``feature_dim`` (size D of the encoder's features) and ``env_spec``
-beside what its YAML in ``configs/auxiliary`` gives. Called on features (B, D), the batch, and the
-target encoder's features of the next observation (B, D; None unless ``needs_next_features``), it
-returns its loss, a scalar, and its metrics by name.
-"""
+"""Auxiliary losses on the encoder, `fetchlab.entries.AuxiliaryLoss`: one YAML each."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from fetchlab.algos.off_policy import OffPolicy, critic_loss, td_target
+from fetchlab.algos.off_policy import OffPolicy, critic_loss, least_q
 from fetchlab.fields import Hint, Max, Min
 from fetchlab.networks.actor import DeterministicActor
 from fetchlab.networks.agent import Seen, frozen_copy
@@ -63,12 +63,6 @@ class DDPG(OffPolicy):
         agent.actor = DeterministicActor(agent.actor_dim, action_dim, hidden, actor_layer_norm)
         agent.critic = CriticEnsemble(agent.critic_dim, action_dim, hidden, ensemble, layer_norm)
         agent.actor_target, agent.critic_target = map(frozen_copy, (agent.actor, agent.critic))
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Critic (+ encoder) first, actor second."""
-        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
-        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
-        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
@@ -124,9 +118,4 @@ class DDPG(OffPolicy):
         online, features = agent.encode_next(next_obs.images)
         action = torch.tanh(agent.actor_target(agent.actor_input(next_obs.vectors, online)))
         q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
-        value = q.amin(dim=0)
-        if self.q_range is not None:
-            value = value.clamp(*self.q_range)
-        reward, ended = after.get("reward"), after.get("terminated")
-        bootstrap = after.get("discount", None)
-        return td_target(reward, ended, value, self.discount, bootstrap), features
+        return self.target(after, least_q(q, self.q_range)), features

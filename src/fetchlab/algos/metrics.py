@@ -17,9 +17,6 @@ class MetricSums:
 
     Sums and count lie in one tensor that is only changed in place, so that adding can be part of a
     CUDA graph.
-
-    Args:
-        names: of the scalars.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -33,11 +30,7 @@ class MetricSums:
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one value per name; values are 0-d tensors on the sums' device.
-
-        Raises:
-            RuntimeError: other names than those announced.
-        """
+        """Add one 0-d tensor, on the sums' device, for each name."""
         if values.keys() != set(self.names):
             raise RuntimeError(
                 f"an update returned the metrics {sorted(values)}, announced were "

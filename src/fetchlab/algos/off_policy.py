@@ -103,7 +103,7 @@ class OffPolicy(pl.LightningModule):
         self._cuda_graphs, self._update_seed = cuda_graphs, update_seed
         self.explore_rng = torch.Generator().manual_seed(explore_seed)
         self._update_rng: torch.Generator | None = None
-        self._run: Callable[[Sequence[TensorDictBase]], None] | None = None
+        self._run: Callable[[Sequence[TensorDictBase], int], None] | None = None
         self._step: Callable[[str, Tensor, Held], None]
         self._held: dict[str, Held] = {}
         self._masked: MaskedSteps | None = None
@@ -111,17 +111,8 @@ class OffPolicy(pl.LightningModule):
     # ------------------------------------------------------------------------------- an algorithm
 
     @abstractmethod
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Critic's first, actor's second; always two. One holds `seeing_parameters`."""
-
-    @abstractmethod
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
-        """Actions (N, A) in [-1, 1] for training.
-
-        Args:
-            obs: what the simulators gave, see `actor_input`.
-            env_steps: collected so far.
-        """
+        """Actions (N, A) in [-1, 1] for training, ``env_steps`` into the run; see `actor_input`."""
 
     @abstractmethod
     def act(self, obs: TensorDictBase) -> Tensor:
@@ -143,6 +134,12 @@ class OffPolicy(pl.LightningModule):
         """
 
     # ----------------------------------------------------------------- what an algorithm builds on
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Critic (+ encoder) first, actor second; always two."""
+        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
+        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
+        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
 
     def observe(self, rows: TensorDictBase) -> None:
         """Add rows that the simulator gave to the input statistics."""
@@ -208,6 +205,11 @@ class OffPolicy(pl.LightningModule):
                 self._seen |= metrics
         return loss
 
+    def target(self, after: TensorDictBase, value: Tensor) -> Tensor:
+        """`td_target` (B,) of what followed and its value (B,)."""
+        reward, ended = after.get("reward"), after.get("terminated")
+        return td_target(reward, ended, value, self.discount, after.get("discount", None))
+
     def step(self, name: str, loss: Tensor) -> None:
         """Step the optimizer ``name`` on ``loss``; where routing says so, the encoder's too."""
         self._step(name, loss, self._held[name])
@@ -226,12 +228,7 @@ class OffPolicy(pl.LightningModule):
     # ----------------------------------------------------------------------------- rounds of them
 
     def training_step(self, batch: RoundOfBatches, batch_idx: int) -> None:
-        """Run this round's updates, `AT_ONCE` of them on batches that are in memory together.
-
-        Args:
-            batch: of `fetchlab.collect.datamodule`; U may be 0.
-            batch_idx: unused; rounds are counted by the data module.
-        """
+        """Run this round's updates, `AT_ONCE` of them on batches that are in memory together."""
         for piece in batch.split(AT_ONCE):
             self.learn(*piece)
 
@@ -244,30 +241,26 @@ class OffPolicy(pl.LightningModule):
         """
         if self._run is None:
             self._run = self._prepare()
-        self._run(batches)
+        first = self.grad_updates
+        self._run(batches, first)
+        self.grad_updates = first + len(batches)
 
-    def _prepare(self) -> Callable[[Sequence[TensorDictBase]], None]:
+    def _prepare(self) -> Callable[[Sequence[TensorDictBase], int], None]:
         """What runs updates, now that device and optimizers are known."""
         self._sums.to(self.device)
         self._of_seeing = {name: zero.to(self.device) for name, zero in self._of_seeing.items()}
         self._make_steps()
-        if not self._cuda_graphs:
-            return self._in_turn
-        captured = CapturedUpdates(self._update_once, [self.rng], self.device, self.period)
+        if self._cuda_graphs:
+            return CapturedUpdates(self._update_once, [self.rng], self.device, self.period)
+        return self._in_turn
 
-        def run_captured(batches: Sequence[TensorDictBase]) -> None:
-            captured(batches, self.grad_updates)
-            self.grad_updates += len(batches)
-
-        return run_captured
-
-    def _in_turn(self, batches: Sequence[TensorDictBase]) -> None:
-        for batch in batches:
+    def _in_turn(self, batches: Sequence[TensorDictBase], first: int) -> None:
+        for nth, batch in enumerate(batches, first):
             try:
-                self._update_once(batch, self.grad_updates)
+                self._update_once(batch, nth)
             except NonFiniteError as error:
-                raise NonFiniteError(f"update {self.grad_updates + 1}: {error}") from None
-            self.grad_updates += 1
+                raise NonFiniteError(f"update {nth + 1}: {error}") from None
+            self.grad_updates = nth + 1
 
     def _update_once(self, batch: TensorDictBase, nth: int) -> None:
         self.nth, self._seen = nth % self.period, dict(self._of_seeing)
@@ -285,13 +278,10 @@ class OffPolicy(pl.LightningModule):
                 for group in optimizer.param_groups:
                     group["capturable"] = True
         else:
-            self._step = CheckedSteps(
-                optimizers, self.manual_backward if wrapped else Tensor.backward
-            )
+            backward = self.manual_backward if wrapped else Tensor.backward
+            self._step = CheckedSteps(optimizers, backward)
         encoder = [] if self.agent.encoder is None else list(self.agent.encoder.parameters())
-        reached = {self.routing.encoder_optimizer} | (
-            {"auxiliary"} if self.agent.auxiliary else set()
-        )
+        reached = {self.routing.encoder_optimizer, *(["auxiliary"] if self.agent.auxiliary else [])}
         still = set() if reached & set(self.routing.trained_by) else {id(p) for p in encoder}
         for name, optimizer in optimizers.items():
             params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -328,20 +318,12 @@ class OffPolicy(pl.LightningModule):
         return self.grad_updates + self.grad_updates // self.period * per_period
 
     def raise_if_failed(self) -> None:
-        """Wait for the device, with ``cuda_graphs``, and look at what it counted.
-
-        Raises:
-            NonFiniteError: an update had a loss or gradient that was not finite.
-        """
+        """Wait for the device, with ``cuda_graphs``; `NonFiniteError` where it skipped a step."""
         if self._masked is not None:
             self._masked.raise_if_failed()
 
     def pop_metrics(self) -> dict[str, float]:
-        """Means of the updates' metrics since the last call.
-
-        Raises:
-            NonFiniteError: see `raise_if_failed`.
-        """
+        """Means of the updates' metrics since the last call; see `raise_if_failed`."""
         self.raise_if_failed()
         return self._sums.pop()
 
@@ -397,12 +379,9 @@ def q_range(env_spec: EnvSpec, discount: float, n_step: int) -> tuple[float, flo
         f"false where rewards lie in [{low:g}, {high:g}]",
         "use algo.q_bounds=false or a task with a sparse reward",
     )
+    expected = "1 with algo.q_bounds=true, whose bound is that of one reward and one bootstrap"
     require(
-        n_step == 1,
-        "algo.n_step",
-        n_step,
-        "1 with algo.q_bounds=true, whose bound is that of one reward and one bootstrap",
-        "use algo.n_step=1 or algo.q_bounds=false",
+        n_step == 1, "algo.n_step", n_step, expected, "use algo.n_step=1 or algo.q_bounds=false"
     )
     endless = low / (1 - discount), high / (1 - discount)
     if not env_spec.terminates:
@@ -418,33 +397,21 @@ def td_target(
     discount: float,
     bootstrap: Tensor | None = None,
 ) -> Tensor:
-    """``y = r + discount (1 - terminated) V'``, the critics' regression target, without gradient.
+    """``y = r + discount (1 - terminated) V'`` (B,), the critics' target, without gradient.
 
-    Truncation is not an argument: a time limit ends the episode, not the value.
-
-    Args:
-        reward: (B,).
-        terminated: (B,) bool.
-        next_value: (B,) of the next observation.
-        discount: in (0, 1).
-        bootstrap: (B,) factor of the next value in place of ``discount``: ``discount^m`` where
-            ``reward`` is the discounted sum of m rewards.
-
-    Returns:
-        Target (B,).
+    Truncation is not an argument: a time limit ends the episode, not the value. ``bootstrap`` (B,)
+    stands in for ``discount``: discount^m where ``reward`` is the discounted sum of m rewards.
     """
     factor = discount if bootstrap is None else bootstrap
     return reward + factor * next_value.masked_fill(terminated, 0)
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Sum over critics of half the mean squared error (the scale of Stable-Baselines3).
-
-    Args:
-        q: (E, B) online critics.
-        target: (B,) from `td_target`.
-
-    Returns:
-        Scalar.
-    """
+    """Sum over critics (E, B) of half the mean squared error (the scale of Stable-Baselines3)."""
     return 0.5 * (q - target).square().mean(dim=1).sum()
+
+
+def least_q(q: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+    """The least (B,) of critics' values (E, B), clamped to ``bounds``, see `q_range`."""
+    value = q.amin(dim=0)
+    return value if bounds is None else value.clamp(*bounds)

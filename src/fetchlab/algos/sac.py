@@ -23,7 +23,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fetchlab.algos.off_policy import OffPolicy, critic_loss, td_target
+from fetchlab.algos.off_policy import OffPolicy, critic_loss, least_q
 from fetchlab.errors import require
 from fetchlab.fields import Above, Hint, Min
 from fetchlab.networks.actor import GaussianActor
@@ -105,10 +105,10 @@ class SAC(OffPolicy):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor (+ log alpha) second."""
-        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
-        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
-        alpha = [{"params": [self.log_alpha]}] if self._learn_entropy else []
-        return [self.critic_optimizer(critic), self.actor_optimizer([{"params": actor}, *alpha])]
+        critic, actor = super().configure_optimizers()
+        if self._learn_entropy:
+            actor.add_param_group({"params": [self.log_alpha]})
+        return [critic, actor]
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
@@ -148,9 +148,8 @@ class SAC(OffPolicy):
         alpha = self.log_alpha.exp().detach()
         pi_loss = actor_loss(q_pi, log_prob, alpha)
         if self._learn_entropy:
-            pi_loss = pi_loss + entropy_coefficient_loss(
-                self.log_alpha, log_prob, self._target_entropy
-            )
+            desired = self._target_entropy
+            pi_loss = pi_loss + entropy_coefficient_loss(self.log_alpha, log_prob, desired)
         self.step("actor", self.with_auxiliary("actor", pi_loss, features, batch, next_features))
 
         self.average((agent.critic_target, agent.critic), (agent.encoder_target, agent.encoder))
@@ -169,10 +168,7 @@ class SAC(OffPolicy):
             order = torch.rand(len(q), generator=self.rng, device=q.device).argsort()
             q = q.index_select(0, order[: self._subset])
         alpha = self.log_alpha.exp() if self._backup_entropy else None
-        value = soft_value(q, log_prob, alpha, self.q_range)
-        reward, ended = after.get("reward"), after.get("terminated")
-        bootstrap = after.get("discount", None)
-        return td_target(reward, ended, value, self.discount, bootstrap), features
+        return self.target(after, soft_value(q, log_prob, alpha, self.q_range)), features
 
 
 def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,51 +194,21 @@ def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor,
 
 
 def soft_value(
-    q: Tensor,
-    log_prob: Tensor,
-    alpha: float | Tensor | None,
-    bounds: tuple[float, float] | None,
+    q: Tensor, log_prob: Tensor, alpha: float | Tensor | None, bounds: tuple[float, float] | None
 ) -> Tensor:
-    """``clamp(min_i Q_i) - alpha log pi`` of the target's actions.
-
-    Args:
-        q: (E, B) target critics' values.
-        log_prob: (B,) of the actions.
-        alpha: entropy coefficient; None leaves its term out.
-        bounds: of Q, from `q_range`.
-
-    Returns:
-        (B,).
-    """
-    value = q.amin(dim=0)
-    if bounds is not None:
-        value = value.clamp(*bounds)
+    """`least_q` ``- alpha log pi`` (B,) of the target's actions; without ``alpha`` no entropy."""
+    value = least_q(q, bounds)
     return value if alpha is None else value - alpha * log_prob
 
 
 def actor_loss(q: Tensor, log_prob: Tensor, alpha: float | Tensor) -> Tensor:
-    """Mean of ``alpha log pi - min_i Q_i`` over the batch.
-
-    Args:
-        q: (E, B) values of the sampled actions, differentiable in them.
-        log_prob: (B,) of those actions.
-        alpha: entropy coefficient, detached.
-
-    Returns:
-        Scalar.
-    """
+    """Mean of ``alpha log pi - min_i Q_i`` over sampled actions; (E, B) and (B,) to a scalar."""
     return (alpha * log_prob - q.min(dim=0).values).mean()
 
 
 def entropy_coefficient_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """Loss of the learned ``log_alpha``: it falls while the entropy is above its target.
+    """Loss of the learned ``log_alpha``: it falls while the entropy is above its target, in nats.
 
-    Args:
-        log_alpha: scalar parameter.
-        log_prob: (B,) of the current policy's actions; no gradient flows into it.
-        target_entropy: nats, usually -A.
-
-    Returns:
-        Scalar.
+    No gradient flows into ``log_prob`` (B,), of the current policy's actions.
     """
     return -(log_alpha * (log_prob.detach() + target_entropy)).mean()

@@ -48,11 +48,7 @@ class CheckedSteps:
         self._params = _parameters(optimizers)
 
     def __call__(self, name: str, loss: Tensor, held: Held) -> None:
-        """Step the optimizers in ``held`` on ``loss``.
-
-        Raises:
-            NonFiniteError: instead of a step with a loss or gradient that is not finite.
-        """
+        """Step the optimizers in ``held``, or raise `NonFiniteError` and leave all as it is."""
         params = [param for group in held.values() for param in group]
         _clear(self._params, held)
         # Gradients of these parameters alone: the actor's loss runs through the critics too, and
@@ -72,9 +68,6 @@ class MaskedSteps:
 
     Args:
         optimizers: by name; fused ones, which skip a step on the device.
-
-    Attributes:
-        failures: () float32 on the device; steps skipped.
 
     Raises:
         ConfigError: an optimizer that is not fused.
@@ -105,11 +98,7 @@ class MaskedSteps:
             optimizer.step()
 
     def raise_if_failed(self) -> None:
-        """Read the counter back, which waits for the device.
-
-        Raises:
-            NonFiniteError: a step was skipped.
-        """
+        """Raise `NonFiniteError` if a step was skipped; waits for the device."""
         failures = int(self.failures.item())
         if failures:
             raise NonFiniteError(
@@ -145,19 +134,14 @@ class CapturedUpdates:
         self._update, self._generators, self._device = update, generators, device
         self._period = period
         self._static: list[TensorDict] = []
-        self._keys: list[tuple[str, ...] | str] = []
+        self._keys: list[Any] = []  # leaves that an update reads, always in the same order
         self._leaves: list[list[Tensor]] = []  # of each static batch, in the order of the keys
         # By their number of updates, and the first one's number in the period.
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._updates = 0
 
     def __call__(self, batches: Sequence[TensorDictBase], nth: int) -> None:
-        """Update on each of ``batches`` in turn, [B] of the same shapes as the first one ever.
-
-        Args:
-            batches: of this round.
-            nth: number of the first one's update in the run.
-        """
+        """Update on each batch [B], shaped as the first one ever; the first is the run's nth."""
         for first in range(0, len(batches), AT_ONCE):
             static = [self._load(*one) for one in enumerate(batches[first : first + AT_ONCE])]
             self._run(static, (nth + first) % self._period)
@@ -180,7 +164,8 @@ class CapturedUpdates:
 
     def _load(self, nth: int, batch: TensorDictBase) -> TensorDict:
         if nth == len(self._static):
-            self._keys = _keys(batch)
+            keys = batch.keys(include_nested=True, leaves_only=True)
+            self._keys = sorted((key for key in keys if key != "index"), key=str)
             self._static.append(batch.to(self._device).clone())
             self._leaves.append([self._static[nth].get(key) for key in self._keys])
         else:
@@ -202,12 +187,6 @@ class CapturedUpdates:
         with torch.cuda.graph(graph):
             self._update_all(static, nth)
         return graph
-
-
-def _keys(batch: TensorDictBase) -> list[tuple[str, ...] | str]:
-    """Leaves that an update reads, always in the same order."""
-    keys = batch.keys(include_nested=True, leaves_only=True)
-    return sorted((key for key in keys if key != "index"), key=str)
 
 
 def _parameters(optimizers: Mapping[str, Any]) -> dict[str, list[nn.Parameter]]:

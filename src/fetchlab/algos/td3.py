@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from fetchlab.algos.off_policy import OffPolicy, critic_loss, td_target
+from fetchlab.algos.off_policy import OffPolicy, critic_loss, least_q
 from fetchlab.fields import Hint, Min
 from fetchlab.networks.actor import DeterministicActor
 from fetchlab.networks.agent import Seen, frozen_copy
@@ -66,12 +66,6 @@ class TD3(OffPolicy):
         # What an update without the actor's step reports; in the checkpoint, so a resumed run too.
         self.register_buffer("actor_loss", torch.zeros(()))
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Critic (+ encoder) first, actor second."""
-        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
-        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
-        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
-
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
         """The policy's actions (N, A) with Gaussian noise."""
@@ -103,11 +97,7 @@ class TD3(OffPolicy):
         return dict(zip(self.metrics, values, strict=True))
 
     def _follow(
-        self,
-        batch: TensorDictBase,
-        obs: Seen,
-        features: Tensor | None,
-        next_features: Tensor | None,
+        self, batch: TensorDictBase, obs: Seen, features: Tensor | None, ahead: Tensor | None
     ) -> None:
         """Actor, then targets."""
         agent = self.agent
@@ -118,7 +108,7 @@ class TD3(OffPolicy):
         # The critics only judge here: the encoder is reached through the policy alone.
         judged = None if features is None else features.detach()
         loss = -agent.critic(agent.critic_input(obs.vectors, judged), action)[0].mean()
-        self.step("actor", self.with_auxiliary("actor", loss, features, batch, next_features))
+        self.step("actor", self.with_auxiliary("actor", loss, features, batch, ahead))
         self.actor_loss.copy_(loss.detach())
         self.average(
             (agent.critic_target, agent.critic),
@@ -135,9 +125,4 @@ class TD3(OffPolicy):
         noise = self._noise_std * self.noise(action)
         action = (action + noise.clamp(-self._noise_clip, self._noise_clip)).clamp(-1, 1)
         q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
-        value = q.amin(dim=0)
-        if self.q_range is not None:
-            value = value.clamp(*self.q_range)
-        reward, ended = after.get("reward"), after.get("terminated")
-        bootstrap = after.get("discount", None)
-        return td_target(reward, ended, value, self.discount, bootstrap), features
+        return self.target(after, least_q(q, self.q_range)), features
