@@ -30,9 +30,7 @@ def test_actor_is_a_relu_mlp_with_a_clamped_log_std():
     assert raw.max() > 0.2
 
 
-@pytest.mark.parametrize(
-    "change", [{"hidden": []}, {"hidden": [8, 0]}, {"action_dim": 0}, {"log_std_min": 2.0}]
-)
+@pytest.mark.parametrize("change", [{"hidden": []}, {"hidden": [8, 0]}, {"log_std_min": 2.0}])
 def test_actor_refuses(change):
     sizes = {"in_dim": 3, "action_dim": 2, "hidden": [8], "layer_norm": False}
     sizes |= {"log_std_min": -20, "log_std_max": 2}
@@ -100,15 +98,10 @@ def test_members_start_as_linear_layers_do():
                     assert abs(member.mean().item()) < 0.02 * bound
 
 
-@pytest.mark.parametrize("change", [{"hidden": []}, {"ensemble": 0}, {"in_dim": 0}])
-def test_critic_refuses(change):
-    with pytest.raises(ConfigError):
-        CriticEnsemble(
-            **(
-                {"in_dim": 5, "action_dim": 2, "hidden": [8], "ensemble": 2, "layer_norm": False}
-                | change
-            )
-        )
+@pytest.mark.parametrize("hidden", [[], [8, 0]])
+def test_critic_refuses(hidden):
+    with pytest.raises(ConfigError, match=r"^algo\.hidden="):
+        CriticEnsemble(5, 2, hidden, ensemble=2, layer_norm=False)
 
 
 def test_layer_norm_normalises_each_members_hidden_layer():

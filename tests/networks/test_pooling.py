@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from fetchlab.errors import ConfigError
 from fetchlab.networks.pooling import FlattenNormTanh, GlobalAverage
 
 
@@ -61,8 +60,3 @@ def test_memory_format_does_not_matter(kind, memory_format):
     torch.manual_seed(0)
     pool, maps = kind((6, 4, 4)), torch.randn(2, 6, 4, 4)
     torch.testing.assert_close(pool(maps.to(memory_format=memory_format)), pool(maps))
-
-
-def test_layer_norm_of_one_number_is_refused():
-    with pytest.raises(ConfigError, match=r"pooling\.features=1"):
-        FlattenNormTanh((2, 3, 4), features=1)

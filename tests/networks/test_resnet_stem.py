@@ -159,10 +159,6 @@ def test_no_file_is_refused_in_one_line(tmp_path):
         stem(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("in_channels", "image_size", "message"),
-    [(4, 84, "in_channels=4"), (0, 84, "in_channels=0"), (3, 4, "image_size=4.*at least 5 ")],
-)
-def test_impossible_images_are_refused(file, in_channels, image_size, message):
-    with pytest.raises(ConfigError, match=message):
-        ResNetStem(in_channels=in_channels, image_size=image_size, weights_path=file)
+def test_an_image_that_is_too_small_is_refused(file):
+    with pytest.raises(ConfigError, match=r"image_size=4.*at least 5 "):
+        ResNetStem(in_channels=3, image_size=4, weights_path=file)

@@ -6,17 +6,12 @@ so weights move between the two; sampling and the tanh are the algorithm's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from fetchlab.errors import require
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
 
 
 class GaussianActor(nn.Module):
@@ -27,11 +22,10 @@ class GaussianActor(nn.Module):
         action_dim: size A of the action.
         hidden: widths of the hidden layers, at least one.
         layer_norm: normalise every hidden layer before its ReLU.
-        log_std_min: lower clamp of the log standard deviation, nats (SB3: -20).
-        log_std_max: upper clamp (SB3: 2).
+        log_std_min, log_std_max: clamp of the log standard deviation, nats (SB3: -20 and 2).
 
     Raises:
-        ConfigError: a size is not positive, no hidden layer, or the clamp is empty.
+        ConfigError: no hidden layer, or one without units, or the clamp is empty.
     """
 
     def __init__(
@@ -51,7 +45,7 @@ class GaussianActor(nn.Module):
             f"less than log_std_max={log_std_max}",
             "Stable-Baselines3 uses -20 and 2",
         )
-        self.latent_pi = _hidden_layers(in_dim, action_dim, hidden, layer_norm)
+        self.latent_pi = _hidden_layers(in_dim, hidden, layer_norm)
         self.mu = nn.Linear(hidden[-1], action_dim)
         self.log_std = nn.Linear(hidden[-1], action_dim)
         self._log_std_min, self._log_std_max = log_std_min, log_std_max
@@ -65,21 +59,14 @@ class GaussianActor(nn.Module):
 class DeterministicActor(nn.Module):
     """The action before its tanh (Lillicrap et al. 2016, arXiv 1509.02971).
 
-    Args:
-        in_dim: size D of the features.
-        action_dim: size A of the action.
-        hidden: widths of the hidden layers, at least one.
-        layer_norm: normalise every hidden layer before its ReLU.
-
-    Raises:
-        ConfigError: a size is not positive, or no hidden layer.
+    The arguments are those of `GaussianActor`.
     """
 
     def __init__(
         self, in_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool
     ) -> None:
         super().__init__()
-        self.latent_pi = _hidden_layers(in_dim, action_dim, hidden, layer_norm)
+        self.latent_pi = _hidden_layers(in_dim, hidden, layer_norm)
         self.mu = nn.Linear(hidden[-1], action_dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,17 +74,14 @@ class DeterministicActor(nn.Module):
         return self.mu(self.latent_pi(x))
 
 
-def _hidden_layers(
-    in_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool
-) -> nn.Sequential:
-    sizes = (in_dim, *hidden, action_dim)
-    require(
-        len(hidden) >= 1 and min(sizes) >= 1,
-        "actor sizes (in_dim, *hidden, action_dim)",
-        sizes,
-        "positive sizes and at least one hidden layer",
-        "the study's hidden layers are [256, 256]",
-    )
+def check_hidden(hidden: Sequence[int]) -> None:
+    """Refuse (`ConfigError`) heads without a hidden layer, and layers without units."""
+    fits, expected = min(hidden, default=0) >= 1, "at least one positive number"
+    require(fits, "algo.hidden", list(hidden), expected, "the study's are [256, 256]")
+
+
+def _hidden_layers(in_dim: int, hidden: Sequence[int], layer_norm: bool) -> nn.Sequential:
+    check_hidden(hidden)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise((in_dim, *hidden)):
         norm = [nn.LayerNorm(n_out)] if layer_norm else []

@@ -48,8 +48,8 @@ class Vision(NamedTuple):
         encoder: shared by actor and critics.
         frame_stack: frames of an observation, S.
         augment: of uint8 images.
-        auxiliary: losses on the encoder, by name; `fetchlab.entries.AuxiliaryLoss`.
-        bfloat16: convolve in bfloat16, under autocast; features are float32 again.
+        auxiliary: losses on the encoder by name, `fetchlab.entries.AuxiliaryLoss`.
+        bfloat16: convolve in bfloat16; features are float32 again.
         channels_last: convolve in that memory format.
     """
 
@@ -127,10 +127,8 @@ class Agent(nn.Module):
 
     @property
     def losses(self) -> tuple[Any, ...]:
-        """The auxiliary losses, `fetchlab.entries.AuxiliaryLoss`, in the order of ``auxiliary``."""
+        """The auxiliary losses, `fetchlab.entries.AuxiliaryLoss`."""
         return tuple(self.auxiliary.values())
-
-    # ------------------------------------------------------------------------------------ looking
 
     def look(self, batch: TensorDictBase, rng: torch.Generator) -> tuple[Seen, Seen]:
         """Observation and next observation of a batch [B], both towards the batch's goal."""
@@ -149,15 +147,9 @@ class Agent(nn.Module):
         return Seen(vectors, images), Seen(next_vectors, next_images)
 
     def vectors(self, obs: TensorDictBase, desired_goal: Tensor) -> dict[str, Tensor]:
-        """The normalised vector entries that the agent uses.
+        """The normalised vector entries (..., dim) that the agent uses, by name.
 
-        Args:
-            obs: holds ``state`` (..., D) float32.
-            desired_goal: (..., G); given apart because hindsight replaces it, also for the next
-                observation.
-
-        Returns:
-            name -> (..., dim) float32, in the agent's normalised units.
+        The goal is given apart because hindsight replaces it, also for the next observation.
         """
         # Normalising is elementwise, so it commutes with the slices that derive the other entries.
         state, goal_slice = self.normalizer(STATE, obs.get(STATE)), self.env_spec.goal_slice
@@ -180,10 +172,7 @@ class Agent(nn.Module):
         return None if images is None else self._features(self.encoder, self._scaled(images))
 
     def encode_next(self, images: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Features of next images for the actor, and those of the target encoder for the critics.
-
-        Each None where nobody reads them. The images are converted once for both.
-        """
+        """Features of next images, and the target encoder's; each None where nobody reads them."""
         if images is None:
             return None, None
         images, online, target = self._scaled(images), None, None

@@ -9,19 +9,14 @@ product per layer instead of E small ones, and the optimizer sees 2 tensors per 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from fetchlab.errors import require
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
+from fetchlab.networks.actor import check_hidden
 
 
 class CriticEnsemble(nn.Module):
@@ -34,7 +29,7 @@ class CriticEnsemble(nn.Module):
         in_dim: size D of the features.
         action_dim: size A of the action.
         hidden: widths of the hidden layers, at least one.
-        ensemble: number of members E, at least 1.
+        ensemble: number of members, E.
         layer_norm: normalise every hidden layer before its ReLU (Hiraoka et al. 2021, DroQ, arXiv
             2110.02034, without its dropout), each member with its own gain and offset.
 
@@ -44,27 +39,14 @@ class CriticEnsemble(nn.Module):
         gains, offsets: one ``(E, 1, n_out)`` tensor per hidden layer, none without ``layer_norm``.
 
     Raises:
-        ConfigError: a size is not positive, or there is no hidden layer.
+        ConfigError: no hidden layer, or one without units.
     """
 
     def __init__(
-        self,
-        in_dim: int,
-        action_dim: int,
-        hidden: Sequence[int],
-        ensemble: int,
-        layer_norm: bool,
+        self, in_dim: int, action_dim: int, hidden: Sequence[int], ensemble: int, layer_norm: bool
     ) -> None:
         super().__init__()
-        sizes = (in_dim, action_dim, *hidden)
-        require(
-            len(hidden) >= 1 and min(sizes) >= 1,
-            "critic sizes (in_dim, action_dim, *hidden)",
-            sizes,
-            "positive sizes and at least one hidden layer",
-            "the study's hidden layers are [256, 256]",
-        )
-        require(ensemble >= 1, "algo.ensemble", ensemble, "at least 1", "SAC uses 2")
+        check_hidden(hidden)
         widths = (in_dim + action_dim, *hidden, 1)
         self.weights = nn.ParameterList(
             _uniform((ensemble, n_in, n_out), n_in) for n_in, n_out in pairwise(widths)
@@ -72,9 +54,8 @@ class CriticEnsemble(nn.Module):
         self.biases = nn.ParameterList(
             _uniform((ensemble, 1, n_out), n_in) for n_in, n_out in pairwise(widths)
         )
-        widths_normed = hidden if layer_norm else ()
         self.gains, self.offsets = (
-            nn.ParameterList(fill(ensemble, 1, width) for width in widths_normed)
+            nn.ParameterList(fill(ensemble, 1, width) for width in (hidden if layer_norm else ()))
             for fill in (torch.ones, torch.zeros)
         )
         self.ensemble = ensemble

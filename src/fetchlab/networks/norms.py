@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fetchlab.errors import require
+from fetchlab.fields import Above, Hint, Max
 
 Mode = Literal["none", "fixed", "running"]
 _MOMENTS = ("count", "mean", "m2")
@@ -50,8 +51,7 @@ class VectorNormalizer(nn.Module):
         self, names_dims: Mapping[str, int], mode: Mode, std_floor: float, clip: float
     ) -> None:
         super().__init__()
-        self.mode = mode
-        self.names = tuple(names_dims)
+        self.mode, self.names = mode, tuple(names_dims)
         self._std_floor, self._clip = std_floor, clip
         if mode == "none":
             return
@@ -90,10 +90,7 @@ class VectorNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, name: str, rows: Tensor) -> None:
-        """Merge ``rows`` (n, dim), n >= 0, into the statistics of ``name``.
-
-        Does nothing in mode ``none`` and once frozen.
-        """
+        """Merge ``rows`` (n, dim), n >= 0, into the statistics of ``name``, while `counting`."""
         if not self.counting or rows.shape[0] == 0:
             return
         count, mean, m2 = (getattr(self, f"{name}_{part}") for part in _MOMENTS)
@@ -109,9 +106,7 @@ class VectorNormalizer(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Fix the statistics and normalise from now on; only mode ``fixed`` has this moment.
-
-        In the other modes, and the second time, this does nothing.
+        """Fix the statistics and normalise from now on; once, and only in mode ``fixed``.
 
         Raises:
             ConfigError: an entry has seen no row yet.
@@ -158,27 +153,26 @@ class RunningNorm(nn.Module):
 
     Args:
         dim: size D of the feature vector.
-        momentum: least rate of the statistics, in (0, 1].
-        std_floor: least standard deviation divided by, > 0; bounds how much noise is amplified.
+        momentum: least rate of the statistics.
+        std_floor: least standard deviation divided by; bounds how much noise is amplified.
 
     Attributes:
         count: () float32, batches seen.
         mean: (D,) float32.
         var: (D,) float32, of the population, not of a sample.
-
-    Raises:
-        ConfigError: a value outside its range.
     """
 
     count: Tensor
     mean: Tensor
     var: Tensor
 
-    def __init__(self, dim: int, momentum: float, std_floor: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        momentum: Annotated[float, Above(0), Max(1), Hint("e.g. 0.01", "a number in (0, 1]")],
+        std_floor: Annotated[float, Above(0), Hint("e.g. 0.01")],
+    ) -> None:
         super().__init__()
-        key, remedy = "feature_norm", "e.g. 0.01"
-        require(0 < momentum <= 1, f"{key}.momentum", momentum, "a number in (0, 1]", remedy)
-        require(std_floor > 0, f"{key}.std_floor", std_floor, "a positive number", remedy)
         self._momentum, self._std_floor = momentum, std_floor
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(dim))

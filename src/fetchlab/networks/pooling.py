@@ -17,11 +17,13 @@ All are built for ``in_shape``, the ``(F, h, w)`` of one encoded image, and say 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from fetchlab.errors import require
+from fetchlab.fields import Above, Hint, Min
 
 
 class SpatialSoftmax(nn.Module):
@@ -32,23 +34,25 @@ class SpatialSoftmax(nn.Module):
 
     Args:
         in_shape: ``(F, h, w)``, h and w at least 2.
-        temperature: start value of T, > 0; 1 is the plain softmax.
+        temperature: start value of T; 1 is the plain softmax.
 
     The vector is laid out x_1, y_1, x_2, y_2, ...; x grows to the right, y downwards.
 
     Raises:
-        ConfigError: a map narrower than two positions, or a temperature that is not positive.
+        ConfigError: a map narrower than two positions.
     """
 
     grid: Tensor
 
-    def __init__(self, in_shape: tuple[int, int, int], temperature: float) -> None:
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        temperature: Annotated[float, Above(0), Hint("use 1.0 for the plain softmax")],
+    ) -> None:
         super().__init__()
         filters, height, width = in_shape
         fits, remedy = min(height, width) >= 2, "use a larger image or smaller strides"
         require(fits, "in_shape", in_shape, "maps of 2x2 or more", remedy)
-        fits, remedy = 0 < temperature < math.inf, "use 1.0 for the plain softmax"
-        require(fits, "pooling.temperature", temperature, "a positive number", remedy)
         sides = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
         y, x = torch.meshgrid(*sides, indexing="ij")
         # Derived from the shape, so not in the state dict.
@@ -65,19 +69,14 @@ class SpatialSoftmax(nn.Module):
 
 
 class FlattenLinear(nn.Module):
-    """One linear layer over all positions of all feature maps.
+    """One linear layer over all positions of all feature maps, to ``features`` numbers."""
 
-    Args:
-        in_shape: ``(F, h, w)``.
-        features: size of the output, at least 1.
-
-    Raises:
-        ConfigError: ``features`` is not positive.
-    """
-
-    def __init__(self, in_shape: tuple[int, int, int], features: int) -> None:
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        features: Annotated[int, Min(1), Hint("the study's is 50")],
+    ) -> None:
         super().__init__()
-        require(features >= 1, "pooling.features", features, "at least 1", "the study's is 50")
         self.linear = nn.Linear(math.prod(in_shape), features)
         self.out_dim = features
 
@@ -87,19 +86,17 @@ class FlattenLinear(nn.Module):
 
 
 class FlattenNormTanh(nn.Module):
-    """``tanh(LayerNorm(W maps + b))`` over all positions of all feature maps.
+    """``tanh(LayerNorm(W maps + b))`` over all positions of all maps, to ``features`` numbers.
 
-    Args:
-        in_shape: ``(F, h, w)``.
-        features: size of the output, at least 2 (of one number, LayerNorm leaves only its bias).
-
-    Raises:
-        ConfigError: ``features`` is too small.
+    At least two: of one number, LayerNorm leaves only its bias.
     """
 
-    def __init__(self, in_shape: tuple[int, int, int], features: int) -> None:
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        features: Annotated[int, Min(2), Hint("the paper's is 50")],
+    ) -> None:
         super().__init__()
-        require(features >= 2, "pooling.features", features, "at least 2", "the paper's is 50")
         self.linear = nn.Linear(math.prod(in_shape), features)
         self.norm = nn.LayerNorm(features)
         self.out_dim = features
@@ -113,11 +110,7 @@ class FlattenNormTanh(nn.Module):
 
 
 class GlobalAverage(nn.Module):
-    """Mean of each feature map; nothing to learn.
-
-    Args:
-        in_shape: ``(F, h, w)``; ``out_dim`` is F.
-    """
+    """Mean of each of the F feature maps; nothing to learn."""
 
     def __init__(self, in_shape: tuple[int, int, int]) -> None:
         super().__init__()

@@ -10,9 +10,11 @@ both share it, as in SAC-AE and the first DrQ. The heads keep their own initiali
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from fetchlab.errors import require
+from fetchlab.fields import Hint, Min
 from fetchlab.networks.encoders.geometry import Layer, check_image, convolutions
 
 _LAYERS = tuple(Layer(kernel=3, stride=stride, padding=0) for stride in (2, 1, 1, 1))
@@ -28,12 +30,16 @@ class DrQv2CNN(nn.Sequential):
         filters: channels of every layer, at least 1 (the paper's: 32).
 
     Raises:
-        ConfigError: a value is not positive, or the image is too small for the four layers.
+        ConfigError: the image is too small for the four layers.
     """
 
-    def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
-        require(filters >= 1, "encoder.filters", filters, "at least 1", "the paper's is 32")
-        side = check_image(in_channels, image_size, _LAYERS)
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        filters: Annotated[int, Min(1), Hint("the paper's is 32")],
+    ) -> None:
+        side = check_image(image_size, _LAYERS)
         super().__init__(*convolutions(in_channels, [filters] * 4, _LAYERS, _orthogonal))
         self.out_shape = (filters, side, side)
 

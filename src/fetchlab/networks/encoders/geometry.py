@@ -26,27 +26,14 @@ class Layer(NamedTuple):
 
 
 def output_side(side: int, layers: Sequence[Layer]) -> int:
-    """Side of the last map, ``floor((n + 2 padding - kernel) / stride) + 1`` layer by layer.
-
-    It is 0 where a kernel no longer fits.
-    """
+    """Side of the last map, 0 where a kernel no longer fits."""
     for kernel, stride, padding in layers:
         side = max((side + 2 * padding - kernel) // stride + 1, 0)
     return side
 
 
-def check_image(in_channels: int, image_size: int, layers: Sequence[Layer]) -> int:
-    """Return the side of the last map, refusing what the layers cannot encode.
-
-    Args:
-        in_channels: stacked frames x 3, at least 1.
-        image_size: side of the square image, pixels.
-        layers: in order.
-
-    Raises:
-        ConfigError: no channels, or maps smaller than 2x2; the remedy names the least size.
-    """
-    require(in_channels >= 1, "in_channels", in_channels, "at least 1", "use stack x 3 channels")
+def check_image(image_size: int, layers: Sequence[Layer]) -> int:
+    """Side of the last map; `ConfigError`, with the least size, where it would be below 2x2."""
     side = output_side(image_size, layers) if image_size >= 1 else 0
     least = next(size for size in count(1) if output_side(size, layers) >= MIN_MAP_SIDE)
     expected = f"an image that leaves feature maps of {MIN_MAP_SIDE}x{MIN_MAP_SIDE} or more"

@@ -40,7 +40,7 @@ class ImpalaCNN(nn.Sequential):
         fits, expected = min(depths, default=0) >= 1, "at least one positive number"
         remedy = "the paper's are [16, 32, 32]"
         require(fits, "encoder.depths", list(depths), expected, remedy)
-        side = check_image(in_channels, image_size, (_CONV, _POOL) * len(depths))
+        side = check_image(image_size, (_CONV, _POOL) * len(depths))
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((in_channels, *depths)):
             layers += [nn.Conv2d(n_in, n_out, *_CONV), nn.MaxPool2d(*_POOL)]

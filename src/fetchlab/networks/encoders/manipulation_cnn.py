@@ -9,9 +9,11 @@ centred on the image, and with a last stride of 2.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
-from fetchlab.errors import require
+from fetchlab.fields import Hint, Min
 from fetchlab.networks.encoders.geometry import Layer, check_image, convolutions
 
 _LAYERS = tuple(Layer(kernel=3, stride=stride, padding=1) for stride in (2, 1, 1, 2))
@@ -26,11 +28,15 @@ class ManipulationCNN(nn.Sequential):
         filters: channels of every layer, at least 1.
 
     Raises:
-        ConfigError: a value is not positive, or the image is too small for the four layers.
+        ConfigError: the image is too small for the four layers.
     """
 
-    def __init__(self, in_channels: int, image_size: int, filters: int) -> None:
-        require(filters >= 1, "encoder.filters", filters, "at least 1", "the study's is 32")
-        side = check_image(in_channels, image_size, _LAYERS)
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        filters: Annotated[int, Min(1), Hint("the study's is 32")],
+    ) -> None:
+        side = check_image(image_size, _LAYERS)
         super().__init__(*convolutions(in_channels, [filters] * 4, _LAYERS))
         self.out_shape = (filters, side, side)

@@ -9,10 +9,11 @@ here the layer after the convolutions is the pooling's choice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import nn
 
-from fetchlab.errors import require
+from fetchlab.fields import Hint, Length, Min
 from fetchlab.networks.encoders.geometry import Layer, check_image, convolutions
 
 _LAYERS = (
@@ -31,13 +32,19 @@ class NatureCNN(nn.Sequential):
         filters: channels of the three layers, each at least 1 (the paper's: 32, 64, 64).
 
     Raises:
-        ConfigError: not three positive filters, or the image is too small for the three layers.
+        ConfigError: the image is too small for the three layers.
     """
 
-    def __init__(self, in_channels: int, image_size: int, filters: Sequence[int]) -> None:
-        fits, expected = len(filters) == 3 and min(filters) >= 1, "3 positive numbers"
-        remedy = "the paper's are [32, 64, 64]"
-        require(fits, "encoder.filters", list(filters), expected, remedy)
-        side = check_image(in_channels, image_size, _LAYERS)
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        filters: Annotated[
+            Sequence[Annotated[int, Min(1)]],
+            Length(3),
+            Hint("the paper's are [32, 64, 64]", "3 positive numbers"),
+        ],
+    ) -> None:
+        side = check_image(image_size, _LAYERS)
         super().__init__(*convolutions(in_channels, filters, _LAYERS))
         self.out_shape = (filters[-1], side, side)

@@ -47,8 +47,8 @@ class ResNetStem(nn.Module):
         out_shape: ``(64 S, h, w)`` of one stack; frame s has channels 64 s to 64 s + 63.
 
     Raises:
-        ConfigError: channels that are not RGB frames, an image that is too small, or a file that is
-            not given, cannot be read, or lacks a weight in its shape.
+        ConfigError: an image that is too small, or a file that is not given, cannot be read, or
+            lacks a weight in its shape.
     """
 
     mean: Tensor
@@ -56,9 +56,7 @@ class ResNetStem(nn.Module):
 
     def __init__(self, in_channels: int, image_size: int, weights_path: str | None) -> None:
         super().__init__()
-        rgb, remedy = in_channels % _RGB == 0, "stack x 3 channels"
-        require(rgb, "in_channels", in_channels, "RGB frames", remedy)
-        side = check_image(in_channels, image_size, (_STEM, _POOL))
+        side = check_image(image_size, (_STEM, _POOL))
         self.conv1 = nn.Conv2d(_RGB, _CHANNELS, *_STEM, bias=False)
         self.bn1 = _FrozenBatchNorm()
         self.maxpool = nn.MaxPool2d(*_POOL)
