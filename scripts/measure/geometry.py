@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from hydra.utils import instantiate
 
-from fetchlab.envs.projection import project
 from fetchlab.envs.spec import CameraSpec
 from measure.frames import Moments
+from measure.projection import project
 
 #: Pixels by which an image is enlarged to see its maps grow: a multiple of every usual stride.
 _GROWTH_PX = 480

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from measure.projection import FOVY_DEGREES, project
 
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.projection import FOVY_DEGREES, project
 from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
 
 CLOSE = CameraSpec((1.36, 0.75, 0.44), 0.65, 270.0, -35.0)

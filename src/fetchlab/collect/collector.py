@@ -16,8 +16,6 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
-from fetchlab.errors import require
-
 WINDOW_EPISODES = 100  # train/success_rate and train/return: mean over the last 100, as SB3 and Zoo
 
 
@@ -52,19 +50,10 @@ class Collector:
         env_seed: int,
         action_seed: int,
     ) -> None:
-        require(
-            learning_starts >= 0,
-            "collect.learning_starts",
-            learning_starts,
-            "0 or more env steps",
-            "the study used 1000",
-        )
         self.env, self.policy, self.store = env, policy, store
-        self.learning_starts = learning_starts
+        self.learning_starts, self._env_seed = learning_starts, env_seed
         self.n_envs = int(env.batch_size[0])
-        self.env_steps = 0
-        self.episodes = 0
-        self._env_seed = env_seed
+        self.env_steps = self.episodes = 0
         self._rng = torch.Generator().manual_seed(action_seed)
         self._obs: TensorDictBase | None = None
         self._sent: TensorDictBase | None = None
@@ -82,12 +71,7 @@ class Collector:
         return self.env_steps >= self.learning_starts
 
     def start(self) -> None:
-        """Reset all environments from the seed."""
-        self.env.set_seed(self._env_seed)
-        self._obs = self.env.reset()
-
-    def restart(self) -> None:
-        """Begin new episodes on resume, where the simulators' state cannot be restored."""
+        """Begin new episodes: the run's first, or on resume where no simulator can be restored."""
         self.env.set_seed(self._env_seed + self.env_steps)
         self._obs = self.env.reset()
 
@@ -100,7 +84,12 @@ class Collector:
         self.policy.observe(step)
         self.store(step)
         self.env_steps += self.n_envs
-        self._track(step)
+        after = step.get("next")
+        done = after.get("done").squeeze(-1)
+        if done.any():
+            self.episodes += int(done.sum())
+            self._successes.extend(after.get("success")[done].float().flatten().tolist())
+            self._returns.extend(after.get("episode_return")[done].flatten().tolist())
         return self.n_envs
 
     def send(self) -> None:
@@ -117,23 +106,8 @@ class Collector:
 
     def means(self) -> dict[str, float]:
         """Success rate in [0, 1] and return over the last 100 episodes; empty before the first."""
-        if not self._successes:
-            return {}
-        n = len(self._successes)
-        return {
-            "train/success_rate": sum(self._successes) / n,
-            "train/return": sum(self._returns) / n,
-        }
-
-    def _track(self, step: TensorDictBase) -> None:
-        after = step.get("next")
-        done = after.get("done")
-        if not done.any():
-            return
-        done = done.squeeze(-1)
-        self.episodes += int(done.sum())
-        self._successes.extend(after.get("success")[done].float().flatten().tolist())
-        self._returns.extend(after.get("episode_return")[done].flatten().tolist())
+        windows = {"train/success_rate": self._successes, "train/return": self._returns}
+        return {name: sum(window) / len(window) for name, window in windows.items() if window}
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, windows, random state and the observation the policy sees next.

@@ -188,7 +188,7 @@ class ReplayDataModule(pl.LightningDataModule):
         self.collector.load_state_dict(state_dict["collector"])
         if not self.collector.env.base_env.env_spec.restorable:
             self.replay.storage.abandon_open()
-            self.collector.restart()
+            self.collector.start()
         self._credit = float(state_dict["credit"])
 
     def teardown(self, stage: str) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torchrl.envs import TransformedEnv
 
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS
-from fetchlab.errors import require
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Episodes:
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:
     """Seeds of evaluation episodes: far from the training seeds, the same at every evaluation."""
-    require(episodes > 0, "episodes", episodes, "a positive number", "100 gives +-10 % at most")
     return [1_000_000 + 10_000 * seed + index for index in range(episodes)]
 
 
@@ -76,9 +74,9 @@ def rollout(
         return policy(obs)
 
     waves = [_play_wave(env, act, seeds[i : i + n], i < record) for i in range(0, len(seeds), n)]
-    columns = zip(*(wave[0] for wave in waves), strict=True)
-    success, returns, distance, length = (torch.cat(column) for column in columns)
-    frames = [clip for wave in waves for clip in wave[1]][:record]
+    columns = zip(*(ends for ends, _ in waves), strict=True)
+    frames = [clip for _, clips in waves for clip in clips][:record]
+    success, returns, distance, length = map(torch.cat, columns)
     return Episodes(success, returns, distance, length, frames)
 
 
@@ -87,14 +85,14 @@ def _play_wave(
     policy: Callable[[TensorDictBase], Tensor],
     seeds: Sequence[int],
     record: bool,
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Tensor]]:
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The first four of `Episodes`, and the frames."""
     n = int(env.batch_size[0])
     env.base_env.seed_next_reset([*seeds, *[seeds[-1]] * (n - len(seeds))])
     obs = env.reset()
     running = torch.ones(n, dtype=torch.bool)
-    success = torch.zeros(n, dtype=torch.bool)
-    returns, distance = torch.zeros(n), torch.zeros(n)
-    length = torch.zeros(n, dtype=torch.int64)
+    kinds = (torch.bool, torch.float32, torch.float32, torch.int64)
+    ends = [torch.zeros(n, dtype=kind) for kind in kinds]
     clips: list[list[Tensor]] = [[] for _ in seeds]
     while bool(running[: len(seeds)].any()):
         if record:
@@ -104,16 +102,15 @@ def _play_wave(
         after = step.get("next")
         ended = after.get("done").squeeze(-1) & running
         gap = (after.get(ACHIEVED_GOAL) - after.get(DESIRED_GOAL)).norm(dim=-1)
-        success = torch.where(ended, after.get("success").squeeze(-1), success)
-        returns = torch.where(ended, after.get("episode_return").squeeze(-1), returns)
-        distance = torch.where(ended, gap, distance)
-        length = torch.where(ended, after.get("episode_length").squeeze(-1), length)
+        names = ("success", "episode_return", "episode_length")
+        success, returned, length = (after.get(name).squeeze(-1) for name in names)
+        now = (success, returned, gap, length)
+        ends = [torch.where(ended, one, end) for one, end in zip(now, ends, strict=True)]
         if record:
             _keep_frames(clips, after.get(PIXELS), ended)
         running = running & ~ended
-    cut = len(seeds)
     frames = [torch.stack(clip) for clip in clips] if record else []
-    return (success[:cut], returns[:cut], distance[:cut], length[:cut]), frames
+    return [end[: len(seeds)] for end in ends], frames
 
 
 def _keep_frames(clips: list[list[Tensor]], pixels: Tensor, which: Tensor) -> None:

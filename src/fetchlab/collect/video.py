@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fetchlab.errors import require
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class VideoUnavailableError(RuntimeError):
@@ -54,11 +52,7 @@ def write_video(frames: np.ndarray, path: Path, fps: float, magnify: int) -> Non
 
 
 def load_encoder() -> Any:
-    """Return the `imageio_ffmpeg` module; call it early to fail before work is done.
-
-    Raises:
-        VideoUnavailableError: The package or its ffmpeg program is missing.
-    """
+    """The `imageio_ffmpeg` module; call it early, to fail before work is done."""
     try:
         import imageio_ffmpeg
 
