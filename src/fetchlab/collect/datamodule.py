@@ -42,16 +42,9 @@ class Rounds:
 
 
 class Round:
-    """The U batches [U, B] of one round, drawn in pieces: the frames of one lie in memory.
+    """The U >= 0 batches [U, B] of one round, drawn in pieces: the frames of one lie in memory.
 
-    Args:
-        replay: of which they are drawn.
-        updates: U >= 0.
-        batch_size: B.
-        env_steps: collected so far, see `HindsightReplay.draw`.
-
-    Attributes:
-        device: where the batches are wanted; None: where the replay draws them.
+    They are wanted on ``device``; None: where the replay draws them.
     """
 
     def __init__(
@@ -80,7 +73,7 @@ class ReplayDataModule(pl.LightningDataModule):
     """Collects, stores and samples.
 
     Args:
-        collector: environments, policy and replay writer.
+        collector: environments and policy, storing into ``replay``.
         replay: of which batches are sampled.
         batch_size: B, transitions per update.
         utd_ratio: updates per env step; the fraction left over is carried to the next round.
@@ -177,11 +170,7 @@ class ReplayDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from `state_dict`, on the same replay files.
-
-        Raises:
-            ReplayError: the files are not those of this state, or rows differ from their checksums.
-        """
+        """Continue from `state_dict`, on the same replay files."""
         self.replay.load_state_dict(state_dict["replay"])
         self.replay.storage.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])

@@ -15,21 +15,13 @@ from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS
 
 @dataclass(frozen=True)
 class Episodes:
-    """What N finished episodes gave; every tensor is (N,), in the order of the seeds.
+    """What N finished episodes gave; every tensor is (N,), in the order of the seeds."""
 
-    Args:
-        success: bool, at the episode's last step.
-        returns: float32 sum of rewards.
-        goal_distance_m: float32, between achieved and desired goal at the last step, metres.
-        length_steps: int64.
-        frames: for each episode the uint8 frames (T, 3, H, W), where they were asked for.
-    """
-
-    success: Tensor
-    returns: Tensor
-    goal_distance_m: Tensor
-    length_steps: Tensor
-    frames: list[Tensor]
+    success: Tensor  # bool, at the episode's last step
+    returns: Tensor  # float32 sum of rewards
+    goal_distance_m: Tensor  # float32, between achieved and desired goal at the last step, metres
+    length_steps: Tensor  # int64
+    frames: list[Tensor]  # uint8 (T, 3, H, W) of each episode, where they were asked for
 
     @property
     def success_rate(self) -> float:

@@ -17,40 +17,23 @@ class Commit(NamedTuple):
 class CommittedRows:
     """Keeps a checkpoint's rows from being overwritten while it is one of the two newest.
 
-    Args:
-        n_envs: N.
-        rows: rows of one ring.
-
-    Attributes:
-        limit: (N,) int64; the first absolute row that may not be written yet.
+    ``limit`` (N,) int64 is the first absolute row that may not be written yet.
     """
 
     def __init__(self, n_envs: int, rows: int) -> None:
         self._rows = rows
         self._commits: list[Commit] = []
         self._taken: Commit | None = None
+        self.newest: Commit | None = None  # of the durable ones, and the one before it
+        self.previous: Commit | None = None
         self.limit = np.full(n_envs, np.iinfo(np.int64).max)
-
-    @property
-    def newest(self) -> Commit | None:
-        """The newest durable checkpoint."""
-        return self._commits[-1] if self._commits else None
-
-    @property
-    def previous(self) -> Commit | None:
-        """The durable checkpoint before the newest."""
-        return self._commits[0] if len(self._commits) == 2 else None
 
     def take(self, commit: Commit) -> None:
         """A state was handed out for a checkpoint that is not durable yet."""
         self._taken = commit
 
     def committed(self) -> None:
-        """The state handed out last is durable now; the oldest of three loses its protection.
-
-        Raises:
-            RuntimeError: no state was handed out.
-        """
+        """The state handed out last is durable now; the oldest of three loses its protection."""
         if self._taken is None:
             raise RuntimeError("committed() without state_dict(): save the state first")
         self.restore([*self._commits, self._taken])
@@ -62,7 +45,8 @@ class CommittedRows:
     def restore(self, commits: list[Commit]) -> None:
         """Protect the two newest of ``commits``, oldest first."""
         self._commits = commits[-2:]
-        self._taken = self._commits[-1] if self._commits else None
+        self.previous, self._taken = [None, None, *commits][-2:]
+        self.newest = self._taken
         # Writing absolute row a destroys row a - rows: all below start + rows are free to write.
         self.limit.fill(np.iinfo(np.int64).max)
         for commit in self._commits:

@@ -30,10 +30,6 @@ class ReplayError(RuntimeError):
 class RowFiles:
     """The mapped arrays of one replay.
 
-    Args:
-        directory: folder of the files; created when missing.
-        layout: the arrangement asked for.
-
     Attributes:
         layout: the arrangement on disk, which may be smaller than asked until `grow`.
         existing: whether the files were there before.

@@ -41,21 +41,13 @@ ROUNDS_AHEAD = 3
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What one environment yields per step.
-
-    Args:
-        state_dim: D.
-        goal_dim: G.
-        action_dim: A.
-        stores_goal: whether ``achieved_goal`` is stored, for it is no slice of ``state``.
-        pixels_shape: (3, H, W) or None.
-    """
+    """What one environment yields per step."""
 
     state_dim: int
     goal_dim: int
     action_dim: int
-    stores_goal: bool
-    pixels_shape: tuple[int, int, int] | None
+    stores_goal: bool  # whether ``achieved_goal`` is stored, for it is no slice of ``state``
+    pixels_shape: tuple[int, int, int] | None  # (3, H, W)
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of one row of each array."""
@@ -74,15 +66,7 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class ReplaySize:
-    """How much a run stores.
-
-    Args:
-        n_envs: environments that step together, N.
-        max_episode_steps: the longest episode.
-        capacity: transitions of the logical window, all environments together.
-        total_env_steps: length of the run, all environments together.
-        margin_env_steps: margin beyond the window, in transitions, all environments together;
-            with two checkpoint intervals a commit is never forced.
+    """How much a run stores, all environments together.
 
     Raises:
         ConfigError: a window without room for one episode of every environment.
@@ -90,42 +74,28 @@ class ReplaySize:
 
     n_envs: int
     max_episode_steps: int
-    capacity: int
+    capacity: int  # transitions of the logical window
     total_env_steps: int
-    margin_env_steps: int
+    margin_env_steps: int  # beyond the window; of two checkpoint intervals: no commit is forced
 
     def __post_init__(self) -> None:
         least = self.n_envs * self.max_episode_steps
-        require(
-            self.capacity >= least,
-            "replay.capacity",
-            self.capacity,
-            f"at least n_envs * max_episode_steps = {least} transitions",
-            "raise replay.capacity or lower collect.n_envs",
-        )
+        expected = f"at least n_envs * max_episode_steps = {least} transitions"
+        remedy = "raise replay.capacity or lower collect.n_envs"
+        require(self.capacity >= least, "replay.capacity", self.capacity, expected, remedy)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The arrangement of one replay on disk; ``layout.json`` holds exactly this.
+    """The arrangement of one replay on disk; ``layout.json`` holds exactly this."""
 
-    Args:
-        n_envs: number of rings, N.
-        max_episode_steps: the longest episode, in transitions.
-        window_steps: transitions of finished episodes per environment, at most.
-        window_rows: rows of those episodes per environment, at most.
-        rows: rows of one ring; absolute row ``a`` lies at physical row ``a % rows``.
-        arrays: shape and dtype of one row of each array; on disk each is (N, rows, *shape).
-        generation: how often the replay has been grown; names the files.
-    """
-
-    n_envs: int
+    n_envs: int  # number of rings, N
     max_episode_steps: int
-    window_steps: int
-    window_rows: int
-    rows: int
-    arrays: dict[str, tuple[tuple[int, ...], str]]
-    generation: int
+    window_steps: int  # transitions of finished episodes per environment, at most
+    window_rows: int  # rows of those episodes per environment, at most
+    rows: int  # of one ring; absolute row ``a`` lies at physical row ``a % rows``
+    arrays: dict[str, tuple[tuple[int, ...], str]]  # shape and dtype; on disk (N, rows, *shape)
+    generation: int  # how often the replay has been grown; names the files
 
     def disk_bytes(self) -> int:
         """Bytes of all files, margin included."""
@@ -179,11 +149,7 @@ class Layout:
 
     @staticmethod
     def from_json(text: str) -> Layout:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: not such a text.
-        """
+        """Read what `to_json` wrote; `ValueError` for another text."""
         try:
             plain = json.loads(text)
             if plain.pop("format") != FORMAT_VERSION:

@@ -28,12 +28,9 @@ class RowReader:
 
     Args:
         frame_stack: frames per stack, S.
-        max_episode_steps: the longest episode, in transitions.
+        max_episode_steps: bound of both.
         device: where rows are read and batches are put together.
         n_step: steps from an observation to its next one, fewer where the episode ends before.
-
-    Raises:
-        ConfigError: a stack or a number of steps that is empty or longer than an episode.
     """
 
     def __init__(
@@ -52,10 +49,7 @@ class RowReader:
         self._block = torch.empty(0, dtype=torch.uint8, device=device)
 
     def attach(self, arrays: dict[str, np.ndarray], rows: int) -> None:
-        """Read from these arrays, name -> (N * rows, *shape).
-
-        Elsewhere than on the CPU a row can be read once it was pushed.
-        """
+        """Read from these arrays; elsewhere than on the CPU a row once it was pushed."""
         self._rows = rows
         self._mirrors = {name: Mirrored(array, self._device) for name, array in arrays.items()}
         views = {name: mirror.tensor for name, mirror in self._mirrors.items()}

@@ -41,8 +41,7 @@ class HindsightSampler(Sampler):
         goal_slice: where ``achieved_goal`` lies in ``state``; None: it is stored.
         discount: of the rewards on the way, where the storage's transitions have several steps.
 
-    Attributes:
-        env_steps: env steps collected so far, for relabellers that follow a schedule.
+    ``env_steps`` are those collected so far, for relabellers that follow a schedule.
     """
 
     def __init__(
@@ -61,13 +60,8 @@ class HindsightSampler(Sampler):
     def sample(self, storage: EpisodeStorage, batch_size: int) -> tuple[Tensor, dict[Any, Tensor]]:
         """Draw indices (B,) with replacement, and what `EpisodeStorage.get` cannot know.
 
-        Returns:
-            The indices, and ``desired_goal`` (B, G) and ``("next", "reward")`` (B,), which the
-            replay buffer adds to the batch; with several steps also ``("next", "discount")`` (B,),
-            and where goals end episodes ``("next", "terminated")`` (B,) bool.
-
-        Raises:
-            RuntimeError: no finished episode is stored yet.
+        That is ``desired_goal`` (B, G) and, under ``next``, ``reward`` (B,), with several steps
+        ``discount`` (B,), and where goals end episodes ``terminated`` (B,) bool.
         """
         if batch_size < 1 or len(storage) == 0:
             raise RuntimeError(

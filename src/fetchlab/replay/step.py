@@ -22,18 +22,14 @@ class Step(NamedTuple):
 
 
 def read_step(data: TensorDictBase, arrays: dict[str, np.ndarray], n_envs: int) -> Step:
-    """Take what the replay stores out of ``data``.
+    """Take what the replay stores out of ``data``, [N], as its ``arrays`` store it.
 
-    Args:
-        data: batch [N]; root ``state``, ``desired_goal`` and ``action``; under ``next`` ``state``,
-            ``terminated`` and ``truncated``, the flags (N,) or (N, 1) bool; in both ``pixels`` and
-            ``achieved_goal`` where they are stored.
-        arrays: the replay's arrays, for their shapes and dtypes.
-        n_envs: N.
+    Root ``state``, ``desired_goal`` and ``action``; under ``next`` ``state``, ``terminated`` and
+    ``truncated``, the flags (N,) or (N, 1) bool; in both ``pixels`` and ``achieved_goal`` where
+    they are stored.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
-        NonFiniteError: a number that is not finite.
+        ValueError: a shape or dtype that does not fit, or a number that is not finite.
     """
     after = data["next"]
     names = [name for name in OBSERVATION_ARRAYS if name in arrays]

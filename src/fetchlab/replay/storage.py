@@ -51,12 +51,11 @@ class EpisodeStorage(Storage):
         row: what one step of one environment holds.
         size: how much to store.
         frame_stack: frames per stack, S.
-        device: where transitions are drawn and put together. Elsewhere than on the CPU all rows are
-            kept there too; the files stay the durable copy.
+        device: where transitions are drawn and put together; elsewhere than on the CPU all rows are
+            kept there too.
         n_step: steps of a transition (see `RowReader`).
 
     Raises:
-        ConfigError: sizes that cannot work.
         ReplayError: existing files that do not fit, or too little disk.
     """
 
@@ -97,8 +96,8 @@ class EpisodeStorage(Storage):
 
         Raises:
             ValueError: data that no environment can have produced; nothing is stored.
-            ReplayError: a row that one of the two newest checkpoints needs would be overwritten, or
-                an episode is longer than ``max_episode_steps``; nothing is stored.
+            ReplayError: a protected row would be overwritten, or an episode goes on too long;
+                nothing is stored.
         """
         arrays = self.files.arrays
         step = read_step(data, arrays, self.layout.n_envs)
@@ -195,7 +194,7 @@ class EpisodeStorage(Storage):
         parts = {
             "cursor": self._cursor,
             "open_start": self._open_start,
-            "oldest_transition": self.window.oldest_transitions(),
+            "oldest_transition": self.window.oldest_transitions,
             "previous_start": newest.start if newest else np.zeros(0, np.int64),
             "previous_cursor": newest.cursor if newest else np.zeros(0, np.int64),
             **self.window.episodes().named("episode"),
@@ -205,12 +204,14 @@ class EpisodeStorage(Storage):
         return {"version": STATE_VERSION, **tensors}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from `state_dict` on the same files; grow them when more rows are asked for.
-
-        Raises:
-            ReplayError: a state that does not fit these files.
-        """
-        self._refuse_foreign(state_dict)
+        """Continue from `state_dict` on the same files; grow them when more rows are asked for."""
+        found = (state_dict["version"], len(state_dict["cursor"]))
+        expected = (STATE_VERSION, self.layout.n_envs)
+        if found != expected:
+            raise ReplayError(
+                f"replay state (version, n_envs)={found}: expected {expected}; resume with the "
+                "settings and the release that the run was made with"
+            )
         state = {name: part.numpy() for name, part in state_dict.items() if name != "version"}
         episodes = EpisodeRows.of("episode", state)
         start = np.where(state["open_start"] == NOT_OPEN, state["cursor"], state["open_start"])
@@ -228,21 +229,11 @@ class EpisodeStorage(Storage):
         self._resumed_unfinished = EpisodeRows.of("unfinished", state)
         self._usable = True
 
-    def _refuse_foreign(self, state: dict[str, Any]) -> None:
-        found = (state["version"], len(state["cursor"]))
-        expected = (STATE_VERSION, self.layout.n_envs)
-        if found != expected:
-            raise ReplayError(
-                f"replay state (version, n_envs)={found}: expected {expected}; resume with the "
-                "settings and the release that the run was made with"
-            )
-
     def verify(self, mode: Literal["tail", "full"]) -> EpisodeRows:
         """Episodes whose rows are not those that were written.
 
-        Args:
-            mode: ``full`` reads the whole window, ``tail`` only what the newest checkpoint added
-                to the one before it. Both include what was in progress when the state was saved.
+        ``full`` reads the whole window, ``tail`` only what the newest checkpoint added to the one
+        before it. Both include what was in progress when the state was saved.
         """
         stored, unfinished = self.window.episodes(), self._resumed_unfinished
         episodes = EpisodeRows(*map(np.concatenate, zip(stored, unfinished, strict=True)))
@@ -255,11 +246,7 @@ class EpisodeStorage(Storage):
         return episodes.only(check)
 
     def require_intact(self, mode: Literal["tail", "full"]) -> None:
-        """`verify`; call after `load_state_dict`.
-
-        Raises:
-            ReplayError: names the episodes that differ.
-        """
+        """`verify`, with a `ReplayError` that names the episodes; call after `load_state_dict`."""
         bad = self.verify(mode)
         if len(bad.env):
             where = [f"env {env} rows {s}..{s + n}" for env, s, n, _ in zip(*bad, strict=True)]

@@ -59,12 +59,7 @@ class EpisodeRows(NamedTuple):
 
 
 class EpisodeWindow:
-    """The episode index of the ring.
-
-    Args:
-        layout: sizes of the ring and its window.
-        device: where transitions are drawn and located.
-    """
+    """The episode index of the rings; transitions are drawn and located on ``device``."""
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self._device, self._n_envs = device, layout.n_envs
@@ -79,7 +74,7 @@ class EpisodeWindow:
         # Per environment: numbers of the oldest episode and transition, and how many there are.
         self._oldest = np.zeros(n, np.int64)
         self._episodes = np.zeros(n, np.int64)
-        self._oldest_transition = np.zeros(n, np.int64)
+        self.oldest_transitions = np.zeros(n, np.int64)
         self._transitions = np.zeros(n, np.int64)
         # To draw: cumulative counts, and what turns a drawn number into an index.
         self._ends, self._shift = _zeros(device, n), _zeros(device, n)
@@ -99,10 +94,10 @@ class EpisodeWindow:
                 break
             self._oldest[env] += 1
             self._episodes[env] -= 1
-            self._oldest_transition[env] += oldest[_LENGTH]
+            self.oldest_transitions[env] += oldest[_LENGTH]
             self._transitions[env] -= oldest[_LENGTH]
         slot = env * self._slots + (self._oldest[env] + self._episodes[env]) % self._slots
-        first = self._oldest_transition[env] + self._transitions[env]
+        first = self.oldest_transitions[env] + self._transitions[env]
         self._table.host[slot, _START:] = start, first, length
         self._checksums[slot] = checksum
         self._last = None
@@ -119,7 +114,7 @@ class EpisodeWindow:
         ends, shift = self._ends.host, self._shift.host
         np.cumsum(self._transitions, out=ends)
         np.subtract(ends, self._transitions, out=shift)
-        np.subtract(self._oldest_transition, shift, out=shift)
+        np.subtract(self.oldest_transitions, shift, out=shift)
         self.total = int(ends[-1])
 
     def _push(self) -> None:
@@ -169,17 +164,13 @@ class EpisodeWindow:
         start, length = self._table.host[slot][:, [_START, _LENGTH]].T
         return EpisodeRows(env, start, length, self._checksums[slot])
 
-    def oldest_transitions(self) -> np.ndarray:
-        """Numbers (N,) int64 of the oldest transition of each environment."""
-        return self._oldest_transition.copy()
-
     def restore(self, episodes: EpisodeRows, oldest_transitions: np.ndarray) -> None:
-        """Hold exactly these episodes, as `episodes` and `oldest_transitions` returned them."""
+        """Hold exactly these episodes, as `episodes` and `oldest_transitions` had them."""
         self._last = None
         self._oldest[:] = 0
         self._episodes[:] = 0
         self._transitions[:] = 0
-        self._oldest_transition[:] = oldest_transitions
+        self.oldest_transitions[:] = oldest_transitions
         self._recount()
         for env, start, length, checksum in zip(*(part.tolist() for part in episodes), strict=True):
             self.append(env, start, length, checksum)
