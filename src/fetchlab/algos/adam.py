@@ -10,22 +10,13 @@ bit for bit, and so is what a checkpoint holds.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from fetchlab.fields import Hint, Min
-
-
-class _Lists(NamedTuple):
-    params: list[Tensor]
-    exp_avgs: list[Tensor]
-    exp_avg_sqs: list[Tensor]
-    steps: list[Tensor]  # views of `counter`
-    counter: Tensor
-
 
 #: torch's step with its wrapper, which torch adds only once somebody has made an `Adam`.
 _ADAM_STEP: Any = torch.optim.Adam.step
@@ -52,7 +43,8 @@ class FusedAdam(torch.optim.Adam):
         fused: bool,
     ) -> None:
         super().__init__(params, lr=lr, fused=fused)
-        self._lists: list[_Lists] | None = None
+        #: Of each group a counter; parameters, both averages, and steps, which are views of it.
+        self._lists: list[tuple[Tensor, list[list[Tensor]]]] | None = None
 
     def step(self, closure: Any = None) -> Any:
         """Step all parameters that have a gradient; return the closure's loss, None without it."""
@@ -79,23 +71,11 @@ class FusedAdam(torch.optim.Adam):
     def _fused_step(self, grads: list[list[Tensor]]) -> None:
         assert self._lists is not None
         for group, lists, gradients in zip(self.param_groups, self._lists, grads, strict=True):
-            lists.counter.add_(1)
-            beta1, beta2 = group["betas"]
-            torch._fused_adam_(
-                lists.params,
-                gradients,
-                lists.exp_avgs,
-                lists.exp_avg_sqs,
-                [],
-                lists.steps,
-                lr=group["lr"],
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=group["maximize"],
-            )
+            counter, (params, averages, squares, steps) = lists
+            counter.add_(1)
+            given = {name: group[name] for name in ("lr", "weight_decay", "eps", "maximize")}
+            given |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "amsgrad": False}
+            torch._fused_adam_(params, gradients, averages, squares, [], steps, **given)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from torch's own format."""
@@ -111,15 +91,10 @@ class FusedAdam(torch.optim.Adam):
         self._lists = [self._keep(group) for group in self.param_groups]
         return True
 
-    def _keep(self, group: dict[str, Any]) -> _Lists:
+    def _keep(self, group: dict[str, Any]) -> tuple[Tensor, list[list[Tensor]]]:
         states = [self.state[p] for p in group["params"]]
         counter = torch.stack([state["step"] for state in states])
         for state, step in zip(states, counter.unbind(), strict=True):
             state["step"] = step
-        return _Lists(
-            list(group["params"]),
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [state["step"] for state in states],
-            counter,
-        )
+        names = ("exp_avg", "exp_avg_sq", "step")
+        return counter, [[*group["params"]], *([one[name] for one in states] for name in names)]

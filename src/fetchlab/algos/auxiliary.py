@@ -28,15 +28,10 @@ class GoalPrediction(nn.Module):
     around an offset ten times as large.
 
     Args:
-        feature_dim: D.
-        env_spec: of the environment.
-        weight: of the loss.
+        feature_dim, env_spec, weight: see `fetchlab.entries.AuxiliaryLoss`.
         hidden: width of the hidden ReLU layer.
         centre_m: metres, one number for each of the goal's; the middle of the table.
         scale_m: metres; how far the object usually lies from there.
-
-    Raises:
-        ConfigError: a centre that is no goal of this environment.
     """
 
     metrics = ("train/goal_error_m",)
@@ -53,14 +48,12 @@ class GoalPrediction(nn.Module):
         scale_m: Annotated[float, Above(0)],
     ) -> None:
         super().__init__()
-        goal_dim = env_spec.goal_dim
-        require(
-            len(centre_m) == goal_dim,
-            "auxiliary.goal_prediction.centre_m",
-            list(centre_m),
+        goal_dim, key = env_spec.goal_dim, "auxiliary.goal_prediction.centre_m"
+        expected, remedy = (
             f"{goal_dim} numbers, metres",
-            "FetchPush's table has its middle at [1.34, 0.75, 0.43]",
+            "FetchPush's table is at [1.34, 0.75, 0.43]",
         )
+        require(len(centre_m) == goal_dim, key, list(centre_m), expected, remedy)
         self._env_spec, self.weight, self._scale_m = env_spec, weight, scale_m
         self.layers = nn.Sequential(
             nn.Linear(feature_dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, goal_dim)
@@ -82,13 +75,7 @@ class NextFeatures(nn.Module):
 
     Self-predictive representations (Schwarzer et al. 2021, arXiv 2007.05929), one step ahead: the
     target comes from the slowly averaged encoder, whose collapse that averaging prevents; both
-    sides are normalised, so the loss is ``2 - 2 cos``.
-
-    Args:
-        feature_dim: D.
-        env_spec: of the environment.
-        weight: of the loss.
-        hidden: width of the hidden ReLU layer.
+    sides are normalised, so the loss is ``2 - 2 cos``. The arguments are `GoalPrediction`'s.
     """
 
     metrics = ("train/next_features_cosine",)

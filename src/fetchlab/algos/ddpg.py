@@ -38,9 +38,6 @@ class DDPG(OffPolicy):
         random_share: of exploring actions that are uniform instead.
         action_penalty: weight of the mean squared action in the actor's loss.
         base: what every algorithm takes, see `OffPolicy`.
-
-    Raises:
-        ConfigError: numbers that do not fit each other or the environment.
     """
 
     metrics = ("train/critic_loss", "train/actor_loss", "train/q_mean", "train/action_size")

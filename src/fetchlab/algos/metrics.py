@@ -44,12 +44,10 @@ class MetricSums:
         self._sums.zero_()
         return {name: total / count for name, total in zip(self.names, sums, strict=True) if count}
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Sums and count."""
         return {"sums": self._sums.cpu()}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict`."""
-        sums = state["sums"]
-        assert isinstance(sums, Tensor)
-        self._sums.copy_(sums)
+        self._sums.copy_(state["sums"])

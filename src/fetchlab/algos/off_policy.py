@@ -62,10 +62,6 @@ class OffPolicy(pl.LightningModule):
             1 where all are alike.
         grad_updates: updates so far.
         nth: within `update`, its number in the run, modulo ``period``.
-
-    Raises:
-        ConfigError: where the routing trains the encoder through a loss that does not see pixels,
-            or Q has no bound.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
@@ -108,8 +104,6 @@ class OffPolicy(pl.LightningModule):
         self._held: dict[str, Held] = {}
         self._masked: MaskedSteps | None = None
 
-    # ------------------------------------------------------------------------------- an algorithm
-
     @abstractmethod
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
         """Actions (N, A) in [-1, 1] for training, ``env_steps`` into the run; see `actor_input`."""
@@ -120,20 +114,11 @@ class OffPolicy(pl.LightningModule):
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """One gradient update of critics, actor and targets.
+        """One gradient update of critics, actor and targets on a batch [B] of `HindsightReplay`.
 
         Must wait for nothing on the host and draw from ``rng`` alone, so that it can be captured.
-
-        Args:
-            batch: [B] with ``state``, ``desired_goal``, ``action``, next ``state``, ``reward``,
-                ``terminated``, with several steps ``discount``, ``achieved_goal`` where it is no
-                slice of ``state``, and, for pixels, the uint8 block (B, S + 1, 3, H, W).
-
-        Returns:
-            Scalars on the device by the names in ``metrics``.
+        Returns scalars on the device by the names in ``metrics``.
         """
-
-    # ----------------------------------------------------------------- what an algorithm builds on
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor second; always two."""
@@ -225,20 +210,13 @@ class OffPolicy(pl.LightningModule):
             for copied, measured in zip(target.buffers(), followed.buffers(), strict=True):
                 copied.copy_(measured)
 
-    # ----------------------------------------------------------------------------- rounds of them
-
     def training_step(self, batch: RoundOfBatches, batch_idx: int) -> None:
         """Run this round's updates, `AT_ONCE` of them on batches that are in memory together."""
         for piece in batch.split(AT_ONCE):
             self.learn(*piece)
 
     def learn(self, *batches: TensorDictBase) -> None:
-        """One `update` for each batch [B].
-
-        Raises:
-            NonFiniteError: instead of a step with a value that is not finite; with ``cuda_graphs``
-                later, see `raise_if_failed`.
-        """
+        """One `update` for each batch [B], or `NonFiniteError`; see `raise_if_failed`."""
         if self._run is None:
             self._run = self._prepare()
         first = self.grad_updates
@@ -304,8 +282,6 @@ class OffPolicy(pl.LightningModule):
             is_overridden(hook, one, parent) for one, parent in listeners for hook in STEP_HOOKS
         )
 
-    # --------------------------------------------------------------------- metrics and checkpoint
-
     @property
     def metric_names(self) -> tuple[str, ...]:
         """All that `pop_metrics` gives once there was an update."""
@@ -363,22 +339,14 @@ def _gradient_name(loss: str) -> str:
 
 
 def q_range(env_spec: EnvSpec, discount: float, n_step: int) -> tuple[float, float]:
-    """Least and largest Q that rewards of this environment can return.
+    """Least and largest Q that rewards of this environment can return: a clamp of the target's Q.
 
-    A clamp of the target's Q to it (Hiraoka 2023, arXiv 2312.05787): [-1/(1-discount), 0] for the
-    Fetch tasks' rewards of -1 and 0.
-
-    Raises:
-        ConfigError: rewards without a bound, or targets of several steps.
+    Hiraoka 2023, arXiv 2312.05787: [-1/(1-discount), 0] for the Fetch tasks' rewards of -1 and 0.
     """
     low, high = env_spec.reward_range
-    require(
-        abs(low) + abs(high) < float("inf"),
-        "algo.q_bounds",
-        True,
-        f"false where rewards lie in [{low:g}, {high:g}]",
-        "use algo.q_bounds=false or a task with a sparse reward",
-    )
+    expected = f"false where rewards lie in [{low:g}, {high:g}]"
+    remedy = "use algo.q_bounds=false or a task with a sparse reward"
+    require(abs(low) + abs(high) < float("inf"), "algo.q_bounds", True, expected, remedy)
     expected = "1 with algo.q_bounds=true, whose bound is that of one reward and one bootstrap"
     require(
         n_step == 1, "algo.n_step", n_step, expected, "use algo.n_step=1 or algo.q_bounds=false"

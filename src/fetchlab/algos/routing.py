@@ -42,13 +42,10 @@ class Routing:
     trained_by: Sequence[LossName]
 
     def __post_init__(self) -> None:
-        require(
-            self.encoder_optimizer == "critic" or "critic" not in self.trained_by,
-            "routing.encoder_optimizer",
-            self.encoder_optimizer,
-            "critic, since the critic's loss trains the encoder",
-            "use routing.encoder_optimizer=critic",
-        )
+        holder, key = self.encoder_optimizer, "routing.encoder_optimizer"
+        fits = holder == "critic" or "critic" not in self.trained_by
+        expected = "critic, since the critic's loss trains the encoder"
+        require(fits, key, holder, expected, f"use {key}=critic")
 
     @property
     def encodes_again(self) -> bool:
@@ -59,19 +56,14 @@ class Routing:
         self, actor_inputs: Sequence[str], critic_inputs: Sequence[str], auxiliary: bool
     ) -> None:
         """Refuse (`ConfigError`) to train an encoder by a loss that cannot reach it."""
-        require(
-            auxiliary or set(self.trained_by) != {"auxiliary"},
-            "auxiliary",
-            [],
-            "a loss, because this routing trains the encoder by auxiliary losses alone",
-            "use auxiliary=[goal_prediction] or choose another routing",
-        )
+        fits, remedy = auxiliary or set(self.trained_by) != {"auxiliary"}, "choose another routing"
+        expected = "a loss, because this routing trains the encoder by auxiliary losses alone"
+        require(fits, "auxiliary", [], expected, f"use auxiliary=[goal_prediction] or {remedy}")
         for loss, names in (("critic", critic_inputs), ("actor", actor_inputs)):
             if loss in self.trained_by and PIXELS not in names:
-                raise ConfigError(
-                    f"obs.{loss}_inputs",
-                    list(names),
-                    f"{PIXELS} among them, because this routing trains the encoder by that loss",
-                    f"add {PIXELS} to obs.{loss}_inputs or choose another routing "
-                    f"({'actor' if loss == 'critic' else 'critic'}, auxiliary, frozen)",
+                key, other = f"obs.{loss}_inputs", "actor" if loss == "critic" else "critic"
+                expected = (
+                    f"{PIXELS} among them, because this routing trains the encoder by that loss"
                 )
+                remedy = f"add {PIXELS} to {key} or {remedy} ({other}, auxiliary, frozen)"
+                raise ConfigError(key, list(names), expected, remedy)

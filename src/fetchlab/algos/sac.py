@@ -52,9 +52,6 @@ class SAC(OffPolicy):
         backup_entropy: keep the entropy term in the target; without it ``q_bounds`` is exact, which
             bounds Q and not the entropy bonus, as its authors do.
         base: what every algorithm takes, see `OffPolicy`.
-
-    Raises:
-        ConfigError: numbers that do not fit each other or the environment.
     """
 
     metrics = (
@@ -84,13 +81,10 @@ class SAC(OffPolicy):
     ) -> None:
         super().__init__(**base)
         agent, action_dim = self.agent, self.agent.env_spec.action_dim
-        require(
-            target_subset is None or target_subset <= ensemble,
-            "algo.target_subset",
-            target_subset,
-            f"null or from 1 to algo.ensemble={ensemble}",
-            "raise algo.ensemble, or use null for all critics",
-        )
+        fits = target_subset is None or target_subset <= ensemble
+        expected = f"null or from 1 to algo.ensemble={ensemble}"
+        remedy = "raise algo.ensemble, or use null for all critics"
+        require(fits, "algo.target_subset", target_subset, expected, remedy)
         self._subset, self._actor_over = target_subset, actor_over
         self._backup_entropy = backup_entropy
         agent.actor = GaussianActor(

@@ -49,8 +49,7 @@ class CheckedSteps:
 
     def __call__(self, name: str, loss: Tensor, held: Held) -> None:
         """Step the optimizers in ``held``, or raise `NonFiniteError` and leave all as it is."""
-        params = [param for group in held.values() for param in group]
-        _clear(self._params, held)
+        params = _cleared(self._params, held)
         # Gradients of these parameters alone: the actor's loss runs through the critics too, and
         # their gradients of it would be computed to be thrown away.
         self._backward(loss, inputs=params)
@@ -64,31 +63,22 @@ class CheckedSteps:
 
 
 class MaskedSteps:
-    """Steps without a look from the host.
-
-    Args:
-        optimizers: by name; fused ones, which skip a step on the device.
-
-    Raises:
-        ConfigError: an optimizer that is not fused.
-    """
+    """Steps without a look from the host, by fused optimizers: they skip a step on the device."""
 
     def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         for name, optimizer in optimizers.items():
-            require(
-                bool(optimizer.defaults.get("fused")),
-                f"algo.{name}_optimizer",
-                type(optimizer).__name__,
-                "a fused optimizer, which can skip a step on the device (trainer.cuda_graphs)",
-                "use torch.optim.Adam or AdamW with fused: true, or trainer.cuda_graphs=false",
+            fused, given = bool(optimizer.defaults.get("fused")), type(optimizer).__name__
+            expected = (
+                "a fused optimizer, which can skip a step on the device (trainer.cuda_graphs)"
             )
+            remedy = "use torch.optim.Adam or AdamW with fused: true, or trainer.cuda_graphs=false"
+            require(fused, f"algo.{name}_optimizer", given, expected, remedy)
         self._optimizers, self._params = optimizers, _parameters(optimizers)
         self.failures = torch.zeros((), device=self._params["critic"][0].device)
 
     def __call__(self, name: str, loss: Tensor, held: Held) -> None:
         """Step the optimizers in ``held`` on ``loss``, or count a failure."""
-        params = [param for group in held.values() for param in group]
-        _clear(self._params, held)
+        params = _cleared(self._params, held)
         loss.backward(inputs=params)
         found: Any = count_non_finite(loss, params)
         self.failures.add_(found.clamp_max(1))
@@ -119,8 +109,7 @@ class CapturedUpdates:
     Args:
         update: ``update(batch, nth)``, the run's nth; works in place on tensors that stay where
             they are, waits for nothing on the host and draws from ``generators`` alone.
-        generators: CUDA generators that the update draws from.
-        device: of the update.
+        generators, device: of the update.
         period: updates after which they repeat what they do: ``nth`` counts modulo this.
     """
 
@@ -197,8 +186,9 @@ def _parameters(optimizers: Mapping[str, Any]) -> dict[str, list[nn.Parameter]]:
     }
 
 
-def _clear(params: Mapping[str, list[nn.Parameter]], held: Held) -> None:
-    """Forget the gradients of all that these optimizers hold, reached by the loss or not."""
+def _cleared(params: Mapping[str, list[nn.Parameter]], held: Held) -> list[nn.Parameter]:
+    """All in ``held``; gradients of all that these optimizers have are forgotten, in it or not."""
     for owner in held:
         for param in params[owner]:
             param.grad = None
+    return [param for group in held.values() for param in group]

@@ -35,9 +35,6 @@ class TD3(OffPolicy):
         target_noise_clip: c, its bound.
         policy_delay: d, updates of the critics for each one of the actor and the targets.
         base: what every algorithm takes, see `OffPolicy`.
-
-    Raises:
-        ConfigError: numbers that do not fit each other or the environment.
     """
 
     metrics = ("train/critic_loss", "train/actor_loss", "train/q_mean")

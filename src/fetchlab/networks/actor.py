@@ -23,9 +23,6 @@ class GaussianActor(nn.Module):
         hidden: widths of the hidden layers, at least one.
         layer_norm: normalise every hidden layer before its ReLU.
         log_std_min, log_std_max: clamp of the log standard deviation, nats (SB3: -20 and 2).
-
-    Raises:
-        ConfigError: no hidden layer, or one without units, or the clamp is empty.
     """
 
     def __init__(
@@ -38,13 +35,9 @@ class GaussianActor(nn.Module):
         log_std_max: float,
     ) -> None:
         super().__init__()
-        require(
-            log_std_min < log_std_max,
-            "algo.log_std_min",
-            log_std_min,
-            f"less than log_std_max={log_std_max}",
-            "Stable-Baselines3 uses -20 and 2",
-        )
+        fits, expected = log_std_min < log_std_max, f"less than log_std_max={log_std_max}"
+        remedy = "Stable-Baselines3 uses -20 and 2"
+        require(fits, "algo.log_std_min", log_std_min, expected, remedy)
         self.latent_pi = _hidden_layers(in_dim, hidden, layer_norm)
         self.mu = nn.Linear(hidden[-1], action_dim)
         self.log_std = nn.Linear(hidden[-1], action_dim)

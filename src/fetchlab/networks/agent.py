@@ -42,23 +42,14 @@ class Seen(NamedTuple):
 
 
 class Vision(NamedTuple):
-    """What an agent with pixels has.
+    """What an agent with pixels has."""
 
-    Args:
-        encoder: shared by actor and critics.
-        frame_stack: frames of an observation, S.
-        augment: of uint8 images.
-        auxiliary: losses on the encoder by name, `fetchlab.entries.AuxiliaryLoss`.
-        bfloat16: convolve in bfloat16; features are float32 again.
-        channels_last: convolve in that memory format.
-    """
-
-    encoder: PixelEncoder
+    encoder: PixelEncoder  # shared by actor and critics
     frame_stack: int
     augment: Augmentation
-    auxiliary: Mapping[str, nn.Module]
-    bfloat16: bool
-    channels_last: bool
+    auxiliary: Mapping[str, nn.Module]  # losses on the encoder, `fetchlab.entries.AuxiliaryLoss`
+    bfloat16: bool  # convolve in it, under autocast; features are float32 again
+    channels_last: bool  # convolve in that memory format
 
 
 class Agent(nn.Module):
@@ -68,17 +59,13 @@ class Agent(nn.Module):
 
     Args:
         env_spec: of the environment.
-        actor_inputs: entries the actor sees.
-        critic_inputs: entries the critics see.
+        actor_inputs, critic_inputs: entries they see, see `check_inputs`.
         vision: None exactly when neither list holds ``pixels``.
         normalizer: of what is stored: ``state``, ``desired_goal``, and ``achieved_goal`` where it
             is no slice of ``state``.
 
     Attributes:
         actor_dim, critic_dim: sizes of the two inputs, the critics' without the action.
-
-    Raises:
-        ConfigError: for a list that names a missing entry.
     """
 
     actor: nn.Module

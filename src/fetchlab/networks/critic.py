@@ -37,9 +37,6 @@ class CriticEnsemble(nn.Module):
         weights: one ``(E, n_in, n_out)`` tensor per layer: the transpose of `nn.Linear.weight`.
         biases: one ``(E, 1, n_out)`` tensor per layer.
         gains, offsets: one ``(E, 1, n_out)`` tensor per hidden layer, none without ``layer_norm``.
-
-    Raises:
-        ConfigError: no hidden layer, or one without units.
     """
 
     def __init__(

@@ -156,15 +156,11 @@ class RunningNorm(nn.Module):
         momentum: least rate of the statistics.
         std_floor: least standard deviation divided by; bounds how much noise is amplified.
 
-    Attributes:
-        count: () float32, batches seen.
-        mean: (D,) float32.
-        var: (D,) float32, of the population, not of a sample.
     """
 
-    count: Tensor
-    mean: Tensor
-    var: Tensor
+    count: Tensor  # () float32, batches seen
+    mean: Tensor  # (D,) float32
+    var: Tensor  # (D,) float32, of the population, not of a sample
 
     def __init__(
         self,

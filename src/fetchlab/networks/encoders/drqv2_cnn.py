@@ -22,16 +22,7 @@ _CENTRE = 0.5
 
 
 class DrQv2CNN(nn.Sequential):
-    """Four 3x3 convolutions, no padding, strides 2, 1, 1, 1, a ReLU after each.
-
-    Args:
-        in_channels: stacked frames x 3, at least 1.
-        image_size: side of the square image, at least 17 pixels.
-        filters: channels of every layer, at least 1 (the paper's: 32).
-
-    Raises:
-        ConfigError: the image is too small for the four layers.
-    """
+    """Four convolutions of ``filters`` channels, a ReLU after each; images of 17 pixels or more."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """What every stack of square layers asks at construction: sides of maps, and its convolutions.
 
 An image too small for an encoder is refused with the smallest size that would do, before anything
-is simulated. What is left of one, channels, height and width, is every encoder's ``out_shape``.
+is simulated. What is left of one, channels, height and width, is every encoder's ``out_shape``. All
+are built for ``in_channels``, stacked frames x 3, and the side ``image_size`` of a square image.
 """
 
 from __future__ import annotations

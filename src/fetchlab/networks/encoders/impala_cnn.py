@@ -25,12 +25,7 @@ _BLOCKS = 2
 
 
 class ImpalaCNN(nn.Sequential):
-    """Sections of convolution, max-pooling and two residual blocks, and a last ReLU.
-
-    Args:
-        in_channels: stacked frames x 3, at least 1.
-        image_size: side of the square image, pixels; at least 9 for three sections.
-        depths: channels of each section, each at least 1 (the paper's: 16, 32, 32).
+    """A section for each of ``depths``, its channels; three need images of 9 pixels or more.
 
     Raises:
         ConfigError: no section, a depth that is not positive, or the image is too small for them.

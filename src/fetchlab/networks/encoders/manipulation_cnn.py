@@ -20,16 +20,7 @@ _LAYERS = tuple(Layer(kernel=3, stride=stride, padding=1) for stride in (2, 1, 1
 
 
 class ManipulationCNN(nn.Sequential):
-    """Four 3x3 convolutions, padding 1, strides 2, 1, 1, 2, a ReLU after each.
-
-    Args:
-        in_channels: stacked frames x 3, at least 1.
-        image_size: side of the square image, at least 5 pixels.
-        filters: channels of every layer, at least 1.
-
-    Raises:
-        ConfigError: the image is too small for the four layers.
-    """
+    """Four convolutions of ``filters`` channels, a ReLU after each; images of 5 pixels or more."""
 
     def __init__(
         self,

@@ -24,16 +24,7 @@ _LAYERS = (
 
 
 class NatureCNN(nn.Sequential):
-    """Three convolutions, 8x8/4, 4x4/2, 3x3/1, without padding, a ReLU after each.
-
-    Args:
-        in_channels: stacked frames x 3, at least 1.
-        image_size: side of the square image, at least 44 pixels.
-        filters: channels of the three layers, each at least 1 (the paper's: 32, 64, 64).
-
-    Raises:
-        ConfigError: the image is too small for the three layers.
-    """
+    """Three convolutions, each with its ``filters`` and a ReLU; images of 44 pixels or more."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 He et al. 2015, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385, table 1): 7x7/2
 convolution, 3x3/2 max-pooling, and the first stage, two basic blocks of 64 channels. An 84x84 image
-becomes 42, 21, 21. Features of ImageNet, as they are, ask what the encoder's training is worth:
-edges and textures are kept, and no loss ever changes them. The pooling after it still learns.
+becomes 42, 21, 21. Features of ImageNet, as they are, ask what the encoder's training is worth. The
+pooling after it still learns.
 
 The file is a ``state_dict`` with the names of torchvision's ``resnet18`` (torchvision itself is not
 needed, and nothing is downloaded): ``torch.save(resnet18(weights=...).state_dict(), FILE)``, or the
@@ -38,17 +38,11 @@ class ResNetStem(nn.Module):
 
     No parameter asks for a gradient, and batch normalisation uses the file's statistics always.
 
-    Args:
-        in_channels: stacked frames x 3.
-        image_size: side of the square image, at least 5 pixels.
-        weights_path: file of weights; absolute, or a run resumes only from the same directory.
-
-    Attributes:
-        out_shape: ``(64 S, h, w)`` of one stack; frame s has channels 64 s to 64 s + 63.
+    Frame s of a stack has channels 64 s to 64 s + 63. Images of 5 pixels or more. A relative
+    ``weights_path`` lets a run resume only from the same directory.
 
     Raises:
-        ConfigError: an image that is too small, or a file that is not given, cannot be read, or
-            lacks a weight in its shape.
+        ConfigError: a file that is not given, cannot be read, or lacks a weight in its shape.
     """
 
     mean: Tensor
