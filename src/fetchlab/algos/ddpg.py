@@ -115,4 +115,4 @@ class DDPG(OffPolicy):
         online, features = agent.encode_next(next_obs.images)
         action = torch.tanh(agent.actor_target(agent.actor_input(next_obs.vectors, online)))
         q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
-        return self.target(after, least_q(q, self.q_range)), features
+        return self.backup(after, least_q(q, self.q_range)), features

@@ -190,7 +190,7 @@ class OffPolicy(pl.LightningModule):
                 self._seen |= metrics
         return loss
 
-    def target(self, after: TensorDictBase, value: Tensor) -> Tensor:
+    def backup(self, after: TensorDictBase, value: Tensor) -> Tensor:
         """`td_target` (B,) of what followed and its value (B,)."""
         reward, ended = after.get("reward"), after.get("terminated")
         return td_target(reward, ended, value, self.discount, after.get("discount", None))

@@ -162,7 +162,7 @@ class SAC(OffPolicy):
             order = torch.rand(len(q), generator=self.rng, device=q.device).argsort()
             q = q.index_select(0, order[: self._subset])
         alpha = self.log_alpha.exp() if self._backup_entropy else None
-        return self.target(after, soft_value(q, log_prob, alpha, self.q_range)), features
+        return self.backup(after, soft_value(q, log_prob, alpha, self.q_range)), features
 
 
 def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,4 +122,4 @@ class TD3(OffPolicy):
         noise = self._noise_std * self.noise(action)
         action = (action + noise.clamp(-self._noise_clip, self._noise_clip)).clamp(-1, 1)
         q = agent.critic_target(agent.critic_input(next_obs.vectors, features), action)
-        return self.target(after, least_q(q, self.q_range)), features
+        return self.backup(after, least_q(q, self.q_range)), features
