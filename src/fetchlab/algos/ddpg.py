@@ -61,6 +61,12 @@ class DDPG(OffPolicy):
         agent.critic = CriticEnsemble(agent.critic_dim, action_dim, hidden, ensemble, layer_norm)
         agent.actor_target, agent.critic_target = map(frozen_copy, (agent.actor, agent.critic))
 
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Critic (+ encoder) first, actor second."""
+        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
+        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
+        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
+
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
         """The policy's actions (N, A) with noise, some of them uniform."""

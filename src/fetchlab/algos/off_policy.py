@@ -105,6 +105,10 @@ class OffPolicy(pl.LightningModule):
         self._masked: MaskedSteps | None = None
 
     @abstractmethod
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The critic's first, the actor's second; one of them holds `seeing_parameters`."""
+
+    @abstractmethod
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
         """Actions (N, A) in [-1, 1] for training, ``env_steps`` into the run; see `actor_input`."""
 
@@ -119,12 +123,6 @@ class OffPolicy(pl.LightningModule):
         Must wait for nothing on the host and draw from ``rng`` alone, so that it can be captured.
         Returns scalars on the device by the names in ``metrics``.
         """
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Critic (+ encoder) first, actor second; always two."""
-        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
-        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
-        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
 
     def observe(self, rows: TensorDictBase) -> None:
         """Add rows that the simulator gave to the input statistics."""
@@ -273,7 +271,7 @@ class OffPolicy(pl.LightningModule):
         """Whether a callback, or a subclass, follows backward passes or optimizer steps.
 
         Lightning's wrappers exist for them; asking all callbacks again and again, to find that
-        none does, took 1.3 ms of a round of 26 ms under a profiler.
+        none does, takes 0.6 ms of an update of 9.5 ms from state.
         """
         trainer: Any = self._trainer
         listeners: list[tuple[Any, type]] = [(self, pl.LightningModule)]

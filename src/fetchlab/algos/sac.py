@@ -99,10 +99,10 @@ class SAC(OffPolicy):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor (+ log alpha) second."""
-        critic, actor = super().configure_optimizers()
-        if self._learn_entropy:
-            actor.add_param_group({"params": [self.log_alpha]})
-        return [critic, actor]
+        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
+        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
+        alpha = [{"params": [self.log_alpha]}] if self._learn_entropy else []
+        return [self.critic_optimizer(critic), self.actor_optimizer([{"params": actor}, *alpha])]
 
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:

@@ -63,6 +63,12 @@ class TD3(OffPolicy):
         # What an update without the actor's step reports; in the checkpoint, so a resumed run too.
         self.register_buffer("actor_loss", torch.zeros(()))
 
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Critic (+ encoder) first, actor second."""
+        critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]
+        actor = [*self.agent.actor.parameters(), *self.seeing_parameters("actor")]
+        return [self.critic_optimizer(critic), self.actor_optimizer(actor)]
+
     @torch.no_grad()
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
         """The policy's actions (N, A) with Gaussian noise."""
