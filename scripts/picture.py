@@ -25,13 +25,14 @@ def main() -> None:
     """Render the study's observation above, the strict one below."""
     choose_renderer()
     from fetchlab.envs.fetch import FetchEnv
-    from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
+    from fetchlab.envs.spec import TaskSpec
+    from fetchlab.schema import Camera, Pixels
 
     strict = yaml.safe_load((ROOT / "configs/obs/pixels_strict.yaml").read_text())["pixels"]
-    cameras = ((None, True), (CameraSpec(**strict["camera"]), strict["show_goal"]))
+    cameras = ((None, True), (Camera(**strict["camera"]), strict["show_goal"]))
     rows = []
     for camera, show_goal in cameras:
-        env = FetchEnv(TaskSpec("FetchPush-v4", 50, PixelSpec(84, camera, show_goal, "fast")))
+        env = FetchEnv(TaskSpec("FetchPush-v4", 50, Pixels(84, camera, show_goal, "fast")))
         obs, frames = env.reset(seed=4), []
         for step in range(max(STEPS) + 1):
             if step in STEPS:

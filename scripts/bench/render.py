@@ -33,10 +33,11 @@ def close_camera() -> dict[str, Any]:
 def our_env(quality: str, camera: dict[str, Any] | None) -> Any:
     """Our environment with the goal drawn, as gymnasium draws it."""
     from fetchlab.envs.fetch import FetchEnv
-    from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
+    from fetchlab.envs.spec import TaskSpec
+    from fetchlab.schema import Camera, Pixels
 
-    spec = None if camera is None else CameraSpec(**camera)
-    return FetchEnv(TaskSpec(ENV_ID, EPISODE_STEPS, PixelSpec(SIZE, spec, True, quality)))
+    spec = None if camera is None else Camera(**camera)
+    return FetchEnv(TaskSpec(ENV_ID, EPISODE_STEPS, Pixels(SIZE, spec, True, quality)))
 
 
 def gymnasium_env(camera: dict[str, Any] | None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hydra.utils import instantiate
 
-from fetchlab.envs.spec import CameraSpec
+from fetchlab.schema import Camera
 from measure.frames import Moments
 from measure.projection import project
 
@@ -70,7 +70,7 @@ def signal(cfg: Mapping[str, Any], moments: Moments, shape: Geometry) -> dict[st
     if moments.object is None:
         return None
     camera = cfg["obs"]["pixels"].get("camera")
-    seen_by = None if camera is None else CameraSpec(**camera)
+    seen_by = None if camera is None else Camera(**camera)
     places = [
         project(points.double().numpy(), seen_by, shape.image_px)
         for points in (moments.gripper, moments.object)

@@ -12,12 +12,12 @@ import math
 import numpy as np
 from gymnasium_robotics.envs.fetch.fetch_env import DEFAULT_CAMERA_CONFIG
 
-from fetchlab.envs.spec import CameraSpec
+from fetchlab.schema import Camera
 
 FOVY_DEGREES = 45.0  # MuJoCo's default for a free camera; no Fetch model sets another
 
 
-def project(points: np.ndarray, camera: CameraSpec | None, image_size: int) -> np.ndarray:
+def project(points: np.ndarray, camera: Camera | None, image_size: int) -> np.ndarray:
     """Image positions of world points.
 
     Args:
@@ -31,7 +31,7 @@ def project(points: np.ndarray, camera: CameraSpec | None, image_size: int) -> n
         to ``image_size - 0.5``. NaN for a point that is not in front of the camera.
     """
     if camera is None:
-        camera = CameraSpec(**DEFAULT_CAMERA_CONFIG)
+        camera = Camera(**DEFAULT_CAMERA_CONFIG)
     forward, right, up = _axes(camera)
     position = np.asarray(camera.lookat) - camera.distance * forward
     offset = np.asarray(points, np.float64) - position
@@ -44,7 +44,7 @@ def project(points: np.ndarray, camera: CameraSpec | None, image_size: int) -> n
     return np.stack((x, y), axis=-1)
 
 
-def _axes(camera: CameraSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _axes(camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors forward, right and up, each (3,)."""
     azimuth, elevation = math.radians(camera.azimuth), math.radians(camera.elevation)
     level = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])

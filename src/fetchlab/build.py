@@ -36,7 +36,7 @@ from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, EnvSpec
 from fetchlab.envs.batched import make_env
-from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
+from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import ConfigError, require
 from fetchlab.fields import OpenSection
 from fetchlab.loggers.build import build_loggers
@@ -183,9 +183,7 @@ def task_spec(run: Run, render: bool | None = None) -> TaskSpec:
     pixels = None
     if run.obs.sees_pixels if render is None else render:
         # A video of an agent without pixels: the usual picture.
-        image = Pixels(84, None, True, "fast") if run.obs.pixels is None else run.obs.pixels
-        camera = None if image.camera is None else CameraSpec(**vars(image.camera))
-        pixels = PixelSpec(**{**vars(image), "camera": camera})
+        pixels = run.obs.pixels or Pixels(84, None, True, "fast")
     return TaskSpec(pixels=pixels, **vars(run.task))
 
 

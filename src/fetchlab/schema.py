@@ -48,7 +48,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Camera:
-    """``obs.pixels.camera``: metres and degrees."""
+    """``obs.pixels.camera``: metres and degrees; azimuth 0 looks along +x, elevation -90 down."""
 
     lookat: Point
     distance: Annotated[float, Above(0)]
@@ -58,7 +58,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Pixels:
-    """``obs.pixels``."""
+    """``obs.pixels``; without a camera gymnasium's default one, where a cube is 3 pixels wide."""
 
     image_size: Annotated[int, Min(16), Max(256), Hint("84 is the usual choice")]
     camera: Annotated[

@@ -11,13 +11,14 @@ from torchrl.envs.utils import check_env_specs
 
 from fetchlab.envs.batched import get_env_state, make_env, set_env_state
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.spec import PixelSpec, TaskSpec
+from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import ConfigError
 from fetchlab.preflight.renderer import choose_renderer
+from fetchlab.schema import Pixels
 
 N, LENGTH, STACK = 3, 5, 3
 SPEC = TaskSpec("FetchPush-v4", max_episode_steps=LENGTH, pixels=None)
-PIXELS = PixelSpec(image_size=20, camera=None, show_goal=True, quality="fast")
+PIXELS = Pixels(image_size=20, camera=None, show_goal=True, quality="fast")
 SEEDS = [31, 32, 33]
 
 

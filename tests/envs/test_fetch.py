@@ -1,5 +1,4 @@
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.spec import CameraSpec, PixelSpec, SimulationError, TaskSpec
+from fetchlab.envs.spec import SimulationError, TaskSpec
 from fetchlab.errors import ConfigError
 
 STEPS = 50
@@ -223,34 +222,11 @@ def test_silent_simulator_reset_is_found(push, field, value, warning, tmp_path, 
         np.testing.assert_array_equal(ours.obs.state, theirs.obs.state)
 
 
-CAMERA = {"lookat": [0, 0, 0], "distance": 1.0, "azimuth": 0, "elevation": 0}
-PIXELS = {"image_size": 84, "camera": None, "show_goal": True, "quality": "fast"}
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: FetchEnv(TaskSpec("FetchPush-v9", 50, None)), "env_id='FetchPush-v9'.*Push-v4"),
-        (lambda: FetchEnv(TaskSpec("FetchPush-v1", 50, None)), "env_id='FetchPush-v1'.*Push-v4"),
-        (lambda: FetchEnv(TaskSpec("CartPole-v1", 50, None)), "env_id='CartPole-v1'"),
-        (lambda: TaskSpec("FetchPush-v4", 0, None), "max_episode_steps=0"),
-        (lambda: PixelSpec(**PIXELS | {"image_size": 0}), "image_size=0"),
-        (lambda: PixelSpec(**PIXELS | {"quality": "best"}), "quality='best'.*reference, fast"),
-        (lambda: CameraSpec(**CAMERA | {"distance": 0.0}), r"camera\.distance=0\.0"),
-        (lambda: CameraSpec(**CAMERA | {"lookat": [1, 2]}), r"camera\.lookat=\(1\.0, 2\.0\)"),
-    ],
-)
-def test_bad_specs_are_refused_in_one_line(build, message):
-    with pytest.raises(ConfigError, match=message) as error:
-        build()
+@pytest.mark.parametrize("env_id", ["FetchPush-v9", "FetchPush-v1", "CartPole-v1"])
+def test_what_is_no_fetch_task_is_refused_in_one_line(env_id):
+    with pytest.raises(ConfigError, match=f"env_id='{env_id}'.*Push-v4") as error:
+        FetchEnv(TaskSpec(env_id, 50, None))
     assert "\n" not in str(error.value)
-
-
-def test_specs_travel():
-    spec = TaskSpec("FetchPush-v4", 50, PixelSpec(**PIXELS | {"camera": CameraSpec(**CAMERA)}))
-    assert pickle.loads(pickle.dumps(spec)) == spec
-    assert hash(spec) == hash(pickle.loads(pickle.dumps(spec)))
-    assert spec.pixels.camera.lookat == (0.0, 0.0, 0.0)
 
 
 def test_import_is_silent_and_light():

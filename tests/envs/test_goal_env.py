@@ -13,8 +13,9 @@ import yaml
 from fetchlab.envs.batched import get_env_state, make_env, set_env_state
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.goal_env import GoalEnv, OverBatch, open_env
-from fetchlab.envs.spec import PixelSpec, SimulationError, TaskSpec
+from fetchlab.envs.spec import SimulationError, TaskSpec
 from fetchlab.errors import ConfigError
+from fetchlab.schema import Pixels
 
 N, LENGTH = 2, 25
 TASKS = Path(__file__).parents[2] / "configs" / "task"
@@ -151,7 +152,7 @@ def test_one_that_cannot_be_saved_says_so():
         (toy("nan"), "finite observations"),
         (toy(proprio=[0, 2]), r"task.proprio=\(0, 2\): expected entries of a state of 2 numbers"),
         (toy(reward_range=[0, 1]), r"task.reward_range=\[0, 1\]: expected a range that holds"),
-        (TaskSpec(TOY, 5, PixelSpec(84, None, True, "fast")), "obs.pixels=.*expected a Fetch task"),
+        (TaskSpec(TOY, 5, Pixels(84, None, True, "fast")), "obs.pixels=.*expected a Fetch task"),
     ],
 )
 def test_what_is_lacking_is_said_in_one_line(task, message):

@@ -9,15 +9,16 @@ import yaml
 
 from fetchlab.envs import rendering
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
+from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import ConfigError
+from fetchlab.schema import Camera, Pixels
 
 SIZE = 84
 
 
 def preset_camera(name):
     file = Path(__file__).parents[2] / "configs" / "obs" / f"{name}.yaml"
-    return CameraSpec(**yaml.safe_load(file.read_text())["pixels"]["camera"])
+    return Camera(**yaml.safe_load(file.read_text())["pixels"]["camera"])
 
 
 CLOSE = preset_camera("pixels_strict")
@@ -26,11 +27,11 @@ CLOSE_BY_TASK = {
     "FetchPickAndPlace-v4": preset_camera("pixels_strict_pick_and_place"),
     "FetchSlide-v4": preset_camera("pixels_strict_slide"),
 }
-INSIDE = CameraSpec((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
+INSIDE = Camera((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
 
 
 def make(env_id="FetchPush-v4", *, size=SIZE, camera=None, show_goal=True, quality="fast"):
-    return FetchEnv(TaskSpec(env_id, 50, PixelSpec(size, camera, show_goal, quality)))
+    return FetchEnv(TaskSpec(env_id, 50, Pixels(size, camera, show_goal, quality)))
 
 
 def action(rng):

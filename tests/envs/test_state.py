@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.spec import PixelSpec, SimulationError, TaskSpec
+from fetchlab.envs.spec import SimulationError, TaskSpec
+from fetchlab.schema import Pixels
 
 STEPS = 50
 KS = (1, 12, 23, 37, 50, 61)
 AHEAD = 52  # past the next reset, which continues the random stream
-PIXELS = PixelSpec(24, None, True, "fast")
+PIXELS = Pixels(24, None, True, "fast")
 
 
 @cache

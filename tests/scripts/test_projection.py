@@ -7,9 +7,10 @@ import pytest
 from measure.projection import FOVY_DEGREES, project
 
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.spec import CameraSpec, PixelSpec, TaskSpec
+from fetchlab.envs.spec import TaskSpec
+from fetchlab.schema import Camera, Pixels
 
-CLOSE = CameraSpec((1.36, 0.75, 0.44), 0.65, 270.0, -35.0)
+CLOSE = Camera((1.36, 0.75, 0.44), 0.65, 270.0, -35.0)
 EDGE = math.tan(math.radians(22.5))  # half the picture's height at a distance of 1 m
 
 
@@ -28,12 +29,12 @@ EDGE = math.tan(math.radians(22.5))  # half the picture's height at a distance o
     ],
 )
 def test_by_hand(azimuth, elevation, point, expected):
-    camera = CameraSpec((0, 0, 0), 1.0, azimuth, elevation)
+    camera = Camera((0, 0, 0), 1.0, azimuth, elevation)
     np.testing.assert_allclose(project(np.array(point), camera, 84), expected, atol=1e-9)
 
 
 def test_shapes_and_points_behind_the_camera():
-    camera = CameraSpec((0, 0, 0), 1.0, 90.0, 0.0)
+    camera = Camera((0, 0, 0), 1.0, 90.0, 0.0)
     points = np.zeros((4, 2, 3))
     points[1, 0, 1] = -1.01  # the camera stands at -1
     points[2, 1, 1] = -3.0
@@ -46,7 +47,7 @@ def test_shapes_and_points_behind_the_camera():
 
 @pytest.mark.parametrize("camera", [None, CLOSE])
 def test_the_goal_marker_is_drawn_where_its_place_projects(camera):
-    env = FetchEnv(TaskSpec("FetchPush-v4", 50, PixelSpec(252, camera, True, "fast")))
+    env = FetchEnv(TaskSpec("FetchPush-v4", 50, Pixels(252, camera, True, "fast")))
     measured = 0
     for seed in range(6):
         obs = env.reset(seed)

@@ -18,8 +18,8 @@ from gymnasium_robotics.envs.fetch.fetch_env import DEFAULT_CAMERA_CONFIG
 
 from fetchlab.envs.culling import HIDDEN_GROUP, ViewCulling, fixed_geoms
 from fetchlab.envs.observation import refresh_poses
-from fetchlab.envs.spec import CameraSpec, PixelSpec
 from fetchlab.errors import require
+from fetchlab.schema import Camera, Pixels
 
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
@@ -36,7 +36,7 @@ class FrameRenderer:
         spec: what to draw.
     """
 
-    def __init__(self, inner: MujocoFetchEnv, spec: PixelSpec) -> None:
+    def __init__(self, inner: MujocoFetchEnv, spec: Pixels) -> None:
         model, size = inner.model, spec.image_size
         fast = spec.quality == "fast"
         self._inner, self._model, self._data = inner, model, inner.data
@@ -149,11 +149,11 @@ def _free_gl(gl: Any, context: mujoco.MjrContext) -> None:
     gl.free()
 
 
-def _camera(spec: CameraSpec | None) -> mujoco.MjvCamera:
+def _camera(spec: Camera | None) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     if spec is None:
-        spec = CameraSpec(**DEFAULT_CAMERA_CONFIG)
+        spec = Camera(**DEFAULT_CAMERA_CONFIG)
     camera.lookat[:] = spec.lookat
     camera.distance = spec.distance
     camera.azimuth = spec.azimuth
