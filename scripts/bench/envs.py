@@ -150,9 +150,10 @@ def bench(quick: bool) -> None:
 
     workers = worker_count(None, N_ENVS)
     raw = RawPhysics(cfg, workers)
-    pool = WorkerPool(task_spec(typed(cfg)), N_ENVS, workers, cfg["collect"]["timeout_s"])
-    pool.reset(list(range(N_ENVS)))
     env = build_env(typed(cfg), N_ENVS, workers)
+    spec, timeout_s = env.base_env.env_spec, cfg["collect"]["timeout_s"]
+    pool = WorkerPool(task_spec(typed(cfg)), spec, N_ENVS, workers, timeout_s)
+    pool.reset(list(range(N_ENVS)))
     rng = np.random.default_rng(0)
 
     def rate(steps: Callable[[np.ndarray], float]) -> float:

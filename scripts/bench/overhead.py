@@ -55,7 +55,7 @@ class BareLoop:
         seeds = np.random.SeedSequence(seed_for(cfg["seed"], "environments"))
         self._pool.reset(seeds.generate_state(self._n_envs).tolist())
         arrays = self._pool.arrays
-        self._obs = _observation(arrays.state.copy(), arrays.desired_goal.copy())
+        self._obs = _observation(arrays.now.state.copy(), arrays.now.desired_goal.copy())
         self._action: Any = None
 
     @property
@@ -86,7 +86,7 @@ class BareLoop:
             return
         self._pool.receive()
         arrays = self._pool.arrays
-        state, goal = arrays.state.copy(), arrays.desired_goal.copy()
+        state, goal = arrays.now.state.copy(), arrays.now.desired_goal.copy()
         step = Entries(self._obs, action=self._action)
         step["next"] = _tensors(
             state=state,
@@ -98,8 +98,8 @@ class BareLoop:
         done = arrays.done
         if done.any():
             # The storage has copied the final observations by now.
-            state[done] = arrays.first_state[done]
-            goal[done] = arrays.first_desired_goal[done]
+            state[done] = arrays.first.state[done]
+            goal[done] = arrays.first.desired_goal[done]
         self._obs, self._action = _observation(state, goal), None
         self._env_steps += self._n_envs
         if self.learning:

@@ -68,7 +68,7 @@ class BatchedGoalEnv(EnvBase):
     def __init__(self, task: TaskSpec, n_envs: int, workers: int, timeout_s: float) -> None:
         # Before the workers: what is wrong with it is a one-line error here, no worker's traceback.
         self._one = one = open_env(task, render=False)
-        pool = WorkerPool(task, n_envs, workers, timeout_s, one.env_spec)
+        pool = WorkerPool(task, one.env_spec, n_envs, workers, timeout_s)
         # No device: every value that enters a tensordict with one is checked against it.
         super().__init__(batch_size=[n_envs])
         self.pool = pool
@@ -88,8 +88,10 @@ class BatchedGoalEnv(EnvBase):
         self._action = torch.from_numpy(arrays.action)
         self._vector, self._flags = torch.from_numpy(arrays.vector), torch.from_numpy(arrays.flags)
         self._first_vector = torch.from_numpy(arrays.first_vector)
-        self._pixels = torch.from_numpy(arrays.pixels) if arrays.has_pixels else None
-        self._first_pixels = torch.from_numpy(arrays.first_pixels) if arrays.has_pixels else None
+        self._pixels = self._first_pixels = None
+        if task.pixels is not None:
+            self._pixels = torch.from_numpy(arrays.pixels)
+            self._first_pixels = torch.from_numpy(arrays.first_pixels)
         self._make_specs(n_envs)
 
     def _make_specs(self, n: int) -> None:

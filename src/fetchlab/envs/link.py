@@ -21,8 +21,6 @@ from typing import Any
 from fetchlab.envs import worker as remote
 from fetchlab.patience import SLICES, patiently
 
-# Told to workers without a camera, which then need no OpenGL library: see `without_gl`.
-_NO_GL = "disabled"
 _BOOT = "from fetchlab.envs.worker import main; main()"
 # One simulator is one thread; a maths library that starts one per core only gets in its way.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -33,7 +31,7 @@ class BrokenLinkError(Exception):
 
 
 class WorkerLink:
-    """Starts a worker.
+    """Starts a worker; `send` and `answer` raise `BrokenLinkError`.
 
     Args:
         index: of the worker, from 0; where several GPUs render, it takes that one in turn.
@@ -44,15 +42,14 @@ class WorkerLink:
 
     def __init__(self, index: int, memory: int, renders: bool, timeout_s: float) -> None:
         self.sock, theirs = socket.socketpair()
-        self._timeout_s = timeout_s
+        self._silence = f"for {timeout_s:g} s"
         self.sock.settimeout(timeout_s / SLICES)
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
         if not renders:
-            environment["MUJOCO_GL"] = _NO_GL
-        devices = os.environ.get("FETCHLAB_EGL_DEVICES")  # `fetchlab.preflight.renderer`
-        if devices and "MUJOCO_EGL_DEVICE_ID" not in environment:
+            environment["MUJOCO_GL"] = "disabled"  # needs no OpenGL library: see `without_gl`
+        if devices := os.environ.get("FETCHLAB_EGL_DEVICES"):  # `fetchlab.preflight.renderer`
             numbers = devices.split(",")
-            environment["MUJOCO_EGL_DEVICE_ID"] = numbers[index % len(numbers)]
+            environment.setdefault("MUJOCO_EGL_DEVICE_ID", numbers[index % len(numbers)])
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         # The kernel's death signal follows the *thread* that started a process: only the main one
         # lives as long as the program. (The end of file on the socket covers the rest.)
@@ -75,36 +72,20 @@ class WorkerLink:
         self.pid = self._process.pid
         self.kill = self._process.kill
 
-    def start_step(self) -> None:
-        """Let the worker step its environments.
-
-        Raises:
-            BrokenLinkError: it is gone.
-        """
-        try:
-            self.sock.send(remote.STEP)
-        except ConnectionError:
-            raise self._gone() from None
-
     def send(self, tag: bytes, value: object) -> None:
-        """Send any other request.
-
-        Raises:
-            BrokenLinkError: the worker is gone, or does not read.
-        """
+        """Send a request; `STEP` goes without its value."""
         try:
-            remote.send_value(self.sock, tag, value)
+            if tag == remote.STEP:
+                self.sock.send(tag)
+            else:
+                remote.send_value(self.sock, tag, value)
         except ConnectionError:
             raise self._gone() from None
         except TimeoutError:
-            raise BrokenLinkError(f"took no request for {self._timeout_s:g} s") from None
+            raise BrokenLinkError(f"took no request {self._silence}") from None
 
     def answer(self) -> Any:
-        """Read one answer, which has begun to arrive: a value, None for a plain OK.
-
-        Raises:
-            BrokenLinkError: the worker is gone, stopped halfway, or reports an exception.
-        """
+        """Read one answer, which has begun to arrive: a value, None for a plain OK."""
         try:
             tag = self.sock.recv(1)
             if tag == remote.OK:
@@ -115,7 +96,7 @@ class WorkerLink:
         except ConnectionError:
             raise self._gone() from None
         except TimeoutError:
-            raise BrokenLinkError(f"stopped in an answer for {self._timeout_s:g} s") from None
+            raise BrokenLinkError(f"stopped in an answer {self._silence}") from None
         if tag == remote.ERROR:
             raise BrokenLinkError(f"raised {value.splitlines()[-1]}\n{value}")
         return value

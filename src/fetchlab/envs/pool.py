@@ -49,43 +49,32 @@ class WorkerPool:
     ``arrays`` (`SharedArrays`) are views on memory that the workers write: valid from `reset` or
     `receive` until the next `send`, so copy what must last. An outstanding step must be received
     before anything else but `close`: discarding it would silently drop a transition.
-    ``env_spec`` is the environment's.
 
     Args:
         task: the environment.
+        env_spec: what it yields.
         n_envs: number of environments N, >= 1; need not be a multiple of ``workers``.
         workers: number of processes, in [1, n_envs]; one per core is best.
         timeout_s: a worker that has not answered after this many seconds, those in which this
             process was suspended left out, counts as hung, > 0.
-        env_spec: of the environment, where it is known; None has it found out by the workers.
 
     Raises:
-        ConfigError: a size cannot work.
+        ConfigError: more workers than environments.
         WorkerError: a worker could not build its environments. Every method but `close` raises it
             when a worker fails, and RuntimeError when the pool is closed or, `receive` apart, while
             a step is outstanding.
     """
 
     def __init__(
-        self,
-        task: TaskSpec,
-        n_envs: int,
-        workers: int,
-        timeout_s: float,
-        env_spec: EnvSpec | None = None,
+        self, task: TaskSpec, env_spec: EnvSpec, n_envs: int, workers: int, timeout_s: float
     ) -> None:
-        require(n_envs >= 1, "n_envs", n_envs, "at least 1 environment", "8 is usual")
-        require(workers >= 1, "workers", workers, "at least 1 process", "use one per core")
         fits = f"at most n_envs={n_envs}"
         require(workers <= n_envs, "workers", workers, fits, "lower workers or raise n_envs")
-        require(timeout_s > 0, "timeout_s", timeout_s, "> 0 seconds", "20 is usual")
-        self.n_envs = n_envs
-        self.timeout_s = timeout_s
-        self.outstanding = False
+        self.n_envs, self.timeout_s, self.outstanding = n_envs, timeout_s, False
         bounds = [n_envs * i // workers for i in range(workers + 1)]
         self._shares = [range(a, b) for a, b in pairwise(bounds)]
         self._pending: set[int] = set()  # workers that owe an answer
-        self._attached = False
+        self._built = False
         self._links: list[WorkerLink] = []
         # At most once: by `close`, at garbage collection or at exit.
         self._close = weakref.finalize(self, shut_down, self._links, _CLOSE_GRACE_S, os.getpid())
@@ -98,7 +87,11 @@ class WorkerPool:
         finally:
             os.close(memory)  # the mappings keep it alive
 
-    def _start(self, task: TaskSpec, env_spec: EnvSpec | None, memory: int) -> None:
+    def _start(self, task: TaskSpec, env_spec: EnvSpec, memory: int) -> None:
+        image_size = None if task.pixels is None else task.pixels.image_size
+        shape = (self.n_envs, len(self._shares), env_spec, image_size)
+        self.arrays = SharedArrays(memory, *shape)
+        self.arrays.seed[:] = self.arrays.episode[:] = -1
         self._poll = select.poll()
         self._index: dict[int, int] = {}
         for index, share in enumerate(self._shares):
@@ -106,14 +99,9 @@ class WorkerPool:
             self._links.append(link)
             self._index[link.sock.fileno()] = index
             self._poll.register(link.sock, select.POLLIN)
-            self._send(index, remote.BUILD, (task, env_spec, index, share))
-        self.env_spec: EnvSpec = self._gather(_START_TIMEOUT_S)[0]
-        image_size = None if task.pixels is None else task.pixels.image_size
-        shape = (self.n_envs, len(self._shares), self.env_spec, image_size)
-        self.arrays = SharedArrays(memory, *shape)
-        self.arrays.seed[:] = self.arrays.episode[:] = -1
-        self._request(remote.ATTACH, [shape] * len(self._shares))
-        self._attached = True
+            self._send(index, remote.BUILD, (task, env_spec, shape, index, share))
+        self._gather(_START_TIMEOUT_S)
+        self._built = True
 
     def reset(self, seeds: Sequence[int] | None) -> None:
         """Begin a new episode in every environment; the observations are in ``arrays``.
@@ -153,19 +141,11 @@ class WorkerPool:
             )
         arrays.action[:] = action
         self.outstanding = True
-        self._pending.update(range(len(self._links)))
-        for index, link in enumerate(self._links):
-            try:
-                link.start_step()
-            except BrokenLinkError as broken:
-                self._fail(index, broken)
+        for index in range(len(self._links)):
+            self._send(index, remote.STEP, None)
 
     def receive(self) -> None:
-        """Wait for the step that `send` started, `timeout_s` at most; ``arrays`` has the results.
-
-        Raises:
-            RuntimeError: no step is outstanding.
-        """
+        """Wait for the step that `send` started; ``arrays`` has the results."""
         self._require_open()
         if not self.outstanding:
             raise RuntimeError("receive() without an outstanding step: call send() first")
@@ -179,11 +159,7 @@ class WorkerPool:
         return [state for share in shares for state in share]
 
     def set_state(self, states: Sequence[dict[str, Any]]) -> None:
-        """Restore what `get_state` returned, under any number of workers.
-
-        Raises:
-            ConfigError: not one state per environment.
-        """
+        """Restore what `get_state` returned, under any number of workers."""
         self._require_settled("set_state")
         ok = len(states) == self.n_envs
         require(ok, "states", len(states), f"{self.n_envs} states", "keep the number of envs")
@@ -245,7 +221,7 @@ class WorkerPool:
         pid, share = self._links[index].pid, self._shares[index]
         env, step, seed = share.start, 0, -1
         where = f"building envs {env}..{share.stop - 1}"
-        if self._attached:
+        if self._built:
             arrays = self.arrays
             env = int(arrays.current[index, 0])
             step, seed = int(arrays.step[env, 0]), int(arrays.seed[env, 0])

@@ -6,6 +6,7 @@ It has no name, so a SIGKILL anywhere leaks nothing; and on Linux it does not co
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
@@ -16,8 +17,6 @@ import numpy as np
 if TYPE_CHECKING:
     from fetchlab.entries import EnvSpec
     from fetchlab.envs.spec import Obs
-
-TERMINATED, TRUNCATED, DONE, SUCCESS = range(4)  # columns of SharedArrays.flags
 
 _ALIGNMENT_BYTES = 64
 
@@ -30,19 +29,42 @@ def anonymous_memory() -> int:
         return os.dup(file.fileno())
 
 
+class Rows:
+    """Where the environments' observations are: views of columns of ``vector``, and ``pixels``.
+
+    The columns are ``state`` (D), ``achieved_goal`` (G) behind it where it is none of its slices,
+    and ``desired_goal`` (G).
+    """
+
+    def __init__(self, vector: np.ndarray, pixels: np.ndarray, spec: EnvSpec) -> None:
+        d, g = spec.state_dim, spec.goal_dim
+        goal = spec.goal_slice or slice(d, d + g)
+        end = max(d, goal.stop)
+        self.state, self.achieved_goal = vector[:, :d], vector[:, goal]
+        self.desired_goal = vector[:, end : end + g]
+        self.pixels = pixels
+        self._stores_goal = spec.goal_slice is None
+
+    def write(self, env: int, obs: Obs) -> None:
+        """Write ``obs`` as environment ``env``'s."""
+        self.state[env] = obs.state
+        if self._stores_goal:
+            self.achieved_goal[env] = obs.achieved_goal
+        self.desired_goal[env] = obs.desired_goal
+        if obs.pixels is not None:
+            self.pixels[env] = obs.pixels
+
+
 class SharedArrays:
     """Views on the shared mapping; the leading dimension is the environment.
 
     What the parent copies every round lies together: ``vector`` (N, D + G + 1) float32 holds the
-    columns state | desired_goal | reward, with achieved_goal (G) behind state where it is none of
-    its slices, and ``flags`` (N, 4) bool the columns terminated | truncated | done | success.
-    ``state``, ``achieved_goal``, ``desired_goal``, ``reward``, ``terminated``, ``truncated``,
-    ``success`` are column views of them; ``first_state``, ``first_achieved_goal``,
-    ``first_desired_goal`` are views of ``first_vector``, which has no reward: the
-    next episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are
-    (N, 3, H, W) uint8, (N, 0) without a camera. ``seed``, ``episode`` (since that seed) and
-    ``step`` (of that episode), each (N, 1) int64, and ``current`` (workers, 1) int64, the
-    environment each worker is at, name the place of an error even when a worker cannot.
+    columns of `Rows` and the reward, ``flags`` (N, 4) bool terminated | truncated | done | success.
+    ``now`` are its `Rows`; ``first`` are those of ``first_vector``, which has no reward: the next
+    episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are (N, 3, H, W)
+    uint8, (N, 0) without a camera. ``seed``, ``episode`` (since that seed) and ``step`` (of that
+    episode), each (N, 1) int64, and ``current`` (workers, 1) int64, the environment each worker is
+    at, name the place of an error even when a worker cannot.
 
     Args:
         memory: file descriptor of the mapping; it is sized here.
@@ -53,65 +75,33 @@ class SharedArrays:
     """
 
     def __init__(
-        self,
-        memory: int,
-        n_envs: int,
-        workers: int,
-        env_spec: EnvSpec,
-        image_size: int | None,
+        self, memory: int, n_envs: int, workers: int, env_spec: EnvSpec, image_size: int | None
     ) -> None:
         image = (0,) if image_size is None else (3, image_size, image_size)
-        d, g, action_dim = env_spec.state_dim, env_spec.goal_dim, env_spec.action_dim
-        goal = env_spec.goal_slice or slice(d, d + g)
-        width = max(d, goal.stop) + g
-        fields: tuple[tuple[str, tuple[int, ...], type], ...] = (
-            ("action", (n_envs, action_dim), np.float32),
-            ("vector", (n_envs, width + 1), np.float32),
-            ("first_vector", (n_envs, width), np.float32),
-            ("flags", (n_envs, 4), np.bool_),
-            ("seed", (n_envs, 1), np.int64),
-            ("episode", (n_envs, 1), np.int64),
-            ("step", (n_envs, 1), np.int64),
-            ("pixels", (n_envs, *image), np.uint8),
-            ("first_pixels", (n_envs, *image), np.uint8),
-            ("current", (workers, 1), np.int64),
+        goals = env_spec.goal_dim * (2 if env_spec.goal_slice is None else 1)
+        width = env_spec.state_dim + goals
+        self._per_env = arrays = _lay_out(
+            memory,
+            action=((n_envs, env_spec.action_dim), np.float32),
+            vector=((n_envs, width + 1), np.float32),
+            first_vector=((n_envs, width), np.float32),
+            flags=((n_envs, 4), np.bool_),
+            seed=((n_envs, 1), np.int64),
+            episode=((n_envs, 1), np.int64),
+            step=((n_envs, 1), np.int64),
+            pixels=((n_envs, *image), np.uint8),
+            first_pixels=((n_envs, *image), np.uint8),
+            current=((workers, 1), np.int64),
         )
-        arrays = _lay_out(memory, fields)
-        self.action, self.current = arrays["action"], arrays["current"]
+        self.current = arrays.pop("current")
+        self.action, self.flags = arrays["action"], arrays["flags"]
         self.seed, self.episode, self.step = arrays["seed"], arrays["episode"], arrays["step"]
         self.vector, self.first_vector = arrays["vector"], arrays["first_vector"]
-        self.flags = arrays["flags"]
         self.pixels, self.first_pixels = arrays["pixels"], arrays["first_pixels"]
-        self.has_pixels = image_size is not None
-        self._per_env = {name: array for name, array in arrays.items() if name != "current"}
-
-        self._stores_goal = env_spec.goal_slice is None
-        self.state, self.first_state = self.vector[:, :d], self.first_vector[:, :d]
-        self.achieved_goal = self.vector[:, goal]
-        self.first_achieved_goal = self.first_vector[:, goal]
-        self.desired_goal = self.vector[:, width - g : width]
-        self.first_desired_goal = self.first_vector[:, width - g :]
+        self.now = Rows(self.vector, self.pixels, env_spec)
+        self.first = Rows(self.first_vector, self.first_pixels, env_spec)
         self.reward = self.vector[:, -1]
-        self.terminated, self.truncated = self.flags[:, TERMINATED], self.flags[:, TRUNCATED]
-        self.done, self.success = self.flags[:, DONE], self.flags[:, SUCCESS]
-
-    def write(self, env: int, obs: Obs) -> None:
-        """Write ``obs`` as environment ``env``'s observation."""
-        self.state[env] = obs.state
-        if self._stores_goal:
-            self.achieved_goal[env] = obs.achieved_goal
-        self.desired_goal[env] = obs.desired_goal
-        if self.has_pixels:
-            self.pixels[env] = obs.pixels
-
-    def write_first(self, env: int, obs: Obs) -> None:
-        """Write ``obs`` as the first observation of environment ``env``'s next episode."""
-        self.first_state[env] = obs.state
-        if self._stores_goal:
-            self.first_achieved_goal[env] = obs.achieved_goal
-        self.first_desired_goal[env] = obs.desired_goal
-        if self.has_pixels:
-            self.first_pixels[env] = obs.pixels
+        self.terminated, self.truncated, self.done, self.success = self.flags.T
 
     def get_row(self, env: int) -> dict[str, np.ndarray]:
         """Copy everything the mapping holds about environment ``env``."""
@@ -123,18 +113,16 @@ class SharedArrays:
             array[env] = row[name]
 
 
-def _lay_out(
-    memory: int, fields: tuple[tuple[str, tuple[int, ...], type], ...]
-) -> dict[str, np.ndarray]:
-    """Size the memory and return one array per (name, shape, dtype), on separate cache lines."""
+def _lay_out(memory: int, **fields: tuple[tuple[int, ...], type]) -> dict[str, np.ndarray]:
+    """Size the memory and return one array per shape and dtype, on separate cache lines."""
     starts, end = [], 0
-    for _, shape, kind in fields:
+    for shape, kind in fields.values():
         starts.append(end)
-        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        size = math.prod(shape) * np.dtype(kind).itemsize
         end += -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
     os.ftruncate(memory, end)
     mapping = mmap.mmap(memory, end)
     return {
-        name: np.frombuffer(mapping, kind, int(np.prod(shape)), start).reshape(shape)
-        for (name, shape, kind), start in zip(fields, starts, strict=True)
+        name: np.frombuffer(mapping, kind, math.prod(shape), start).reshape(shape)
+        for (name, (shape, kind)), start in zip(fields.items(), starts, strict=True)
     }

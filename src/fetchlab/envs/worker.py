@@ -30,14 +30,14 @@ from fetchlab.envs.shared import SharedArrays
 from fetchlab.patience import patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fetchlab.entries import EnvSpec
     from fetchlab.envs.fetch import FetchEnv
     from fetchlab.envs.goal_env import GoalEnv
     from fetchlab.envs.spec import TaskSpec
 
-BUILD, ATTACH, RESET, STEP = b"b", b"a", b"r", b"s"
+BUILD, RESET, STEP = b"b", b"r", b"s"
 GET_STATE, SET_STATE = b"g", b"w"
 OK, VALUE, ERROR = b"k", b"v", b"e"
 
@@ -46,23 +46,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Worker:
-    """Serves the parent's requests until the socket closes.
-
-    Args:
-        sock: this end of the socket pair.
-        memory: file descriptor of the shared mapping.
-    """
+    """Serves the parent's requests; ``memory`` is the file descriptor of the shared mapping."""
 
     def __init__(self, sock: socket.socket, memory: int) -> None:
-        self._sock = sock
-        self._memory = memory
+        self._sock, self._memory = sock, memory
         self._envs: list[FetchEnv | GoalEnv] = []
 
     def serve(self) -> None:
         """Answer requests; return at the end of file. An exception answers the request it broke."""
         handlers: dict[bytes, Callable[[Any], Any]] = {
             BUILD: self._build,
-            ATTACH: self._attach,
             RESET: self._reset,
             GET_STATE: self._get_state,
             SET_STATE: self._set_state,
@@ -84,22 +77,23 @@ class Worker:
         for env in self._envs:
             env.close()
 
-    def _build(self, request: tuple[TaskSpec, EnvSpec | None, int, range]) -> EnvSpec:
+    def _build(self, request: tuple[TaskSpec, EnvSpec, tuple[Any, ...], int, range]) -> None:
         from fetchlab.envs.goal_env import open_env  # here, so that a failing import is reported
 
-        task, env_spec, self._index, self._numbers = request
+        task, env_spec, shape, self._index, self._numbers = request
+        self._arrays = SharedArrays(self._memory, *shape)
         for _ in self._numbers:
             self._envs.append(open_env(task, env_spec))
-            env_spec = self._envs[0].env_spec
-        return self._envs[0].env_spec
 
-    def _attach(self, shape: tuple[Any, ...]) -> None:
-        self._arrays = SharedArrays(self._memory, *shape)
+    def _each(self) -> Iterator[tuple[int, FetchEnv | GoalEnv]]:
+        """Its environments in order, with their numbers; the parent sees which one it is at."""
+        for number, env in zip(self._numbers, self._envs, strict=True):
+            self._arrays.current[self._index] = number
+            yield number, env
 
     def _reset(self, seeds: Sequence[int] | None) -> None:
         arrays = self._arrays
-        for number, env in zip(self._numbers, self._envs, strict=True):
-            arrays.current[self._index] = number
+        for number, env in self._each():
             seed = None if seeds is None else seeds[number]
             if seed is None:
                 arrays.episode[number] += 1
@@ -107,35 +101,30 @@ class Worker:
                 arrays.seed[number] = seed
                 arrays.episode[number] = 0
             arrays.step[number] = 0
-            arrays.write(number, env.reset(seed))
+            arrays.now.write(number, env.reset(seed))
             arrays.reward[number] = 0.0
             arrays.flags[number] = False
 
     def _step(self) -> None:
         arrays = self._arrays
-        for number, env in zip(self._numbers, self._envs, strict=True):
-            arrays.current[self._index] = number
+        for number, env in self._each():
             arrays.step[number] += 1
             obs, reward, terminated, truncated, success = env.step(arrays.action[number])
-            arrays.write(number, obs)
+            arrays.now.write(number, obs)
             arrays.reward[number] = reward
             done = terminated or truncated
             arrays.flags[number] = (terminated, truncated, done, success)
             if done:
                 arrays.episode[number] += 1
                 arrays.step[number] = 0
-                arrays.write_first(number, env.reset())
+                arrays.first.write(number, env.reset())
 
     def _get_state(self, _: None) -> list[dict[str, Any]]:
-        states = []
-        for number, env in zip(self._numbers, self._envs, strict=True):
-            self._arrays.current[self._index] = number
-            states.append({"simulator": env.get_state(), "row": self._arrays.get_row(number)})
-        return states
+        row = self._arrays.get_row
+        return [{"simulator": env.get_state(), "row": row(number)} for number, env in self._each()]
 
     def _set_state(self, states: Sequence[dict[str, Any]]) -> None:
-        for number, env, state in zip(self._numbers, self._envs, states, strict=True):
-            self._arrays.current[self._index] = number
+        for (number, env), state in zip(self._each(), states, strict=True):
             env.set_state(state["simulator"])
             self._arrays.set_row(number, state["row"])
 
@@ -145,7 +134,7 @@ def send_value(sock: socket.socket, tag: bytes, value: object) -> None:
 
     Raises:
         ConnectionError: the other end is gone.
-        TimeoutError: the other end takes nothing within `SLICES` of the socket's timeouts.
+        TimeoutError: it takes nothing within `SLICES` of the socket's timeouts.
     """
     payload = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     view = memoryview(tag + _LENGTH.pack(len(payload)) + payload)
@@ -154,12 +143,7 @@ def send_value(sock: socket.socket, tag: bytes, value: object) -> None:
 
 
 def receive_value(sock: socket.socket) -> Any:
-    """Receive what `send_value` sent, after its tag.
-
-    Raises:
-        ConnectionError: the other end is gone.
-        TimeoutError: the other end stopped in the middle of the message.
-    """
+    """Receive what `send_value` sent, after its tag; it raises what that does."""
     (length,) = _LENGTH.unpack(_receive_exactly(sock, _LENGTH.size))
     return pickle.loads(_receive_exactly(sock, length))
 
