@@ -35,7 +35,7 @@ def chase(obs, rng):
 
 def assert_same_obs(env, ours, theirs):
     # the float64 values behind the observation, then their casts
-    np.testing.assert_array_equal(env._reader.state, theirs["observation"])
+    np.testing.assert_array_equal(env._arrays.state, theirs["observation"])
     np.testing.assert_array_equal(ours.state, theirs["observation"].astype(np.float32))
     np.testing.assert_array_equal(ours.achieved_goal, theirs["achieved_goal"].astype(np.float32))
     np.testing.assert_array_equal(ours.desired_goal, theirs["desired_goal"].astype(np.float32))
@@ -101,11 +101,11 @@ def test_layout(env_id, dim, goal):
 
 def test_proprioception_does_not_see_the_object(push):
     push.reset(0)
-    before = push._reader.read().copy()
+    before = push._arrays.read().copy()
     push._data.joint("object0:joint").qpos[:3] += 0.05
     push._data.joint("object0:joint").qvel[:] = 0.3
     mujoco.mj_forward(push._model, push._data)
-    changed = np.flatnonzero(push._reader.read() != before)
+    changed = np.flatnonzero(push._arrays.read() != before)
     assert {3, 4, 5, 6, 7, 8, 14, 15, 16, 17, 18, 19} <= set(changed)
     assert not set(changed) & set(push.env_spec.proprio)
 

@@ -19,8 +19,7 @@ farama_notifications.notifications.pop("gymnasium_robotics", None)
 import gymnasium_robotics  # noqa: E402
 
 from fetchlab.envs import snapshot  # noqa: E402
-from fetchlab.envs.control import ActionWriter  # noqa: E402
-from fetchlab.envs.observation import ObservationReader  # noqa: E402
+from fetchlab.envs.fetch_arrays import FetchArrays  # noqa: E402
 from fetchlab.envs.rendering import FrameRenderer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -30,17 +29,13 @@ if TYPE_CHECKING:
 class FetchEnv:
     """One environment without gymnasium's wrappers in the step path.
 
-    Resets and goals are gymnasium-robotics' own code; a step performs the same operations on the
-    same arrays with all names looked up beforehand. float32 observations are casts of float64
-    values that equal gymnasium's bit for bit.
+    Resets and goals are gymnasium-robotics' own code, steps are `FetchArrays`. float32 observations
+    are casts of float64 values that equal gymnasium's bit for bit.
 
     Attributes:
         env_spec: what it yields; ``state`` has 25 entries (Reach: 10).
         sparse_reward: whether the reward is -1 or 0; else minus the distance in metres.
         distance_threshold: metres below which the goal is reached.
-
-    Args:
-        task: which one, how long its episodes are, and what its camera sees.
 
     Raises:
         ConfigError: no Fetch task has this ``env_id``.
@@ -49,30 +44,39 @@ class FetchEnv:
 
     def __init__(self, task: TaskSpec) -> None:
         self.task = task
-        inner = self._inner = _make(task)
+        env_id, known = task.env_id, fetch_ids()
+        require(env_id in known, "env_id", env_id, "a Fetch task", f"use one of {', '.join(known)}")
+        made: Any = gymnasium.make(env_id, disable_env_checker=True, **task.kwargs).unwrapped
+        self._inner: MujocoFetchEnv = made
+        inner = self._inner
         self._model, self._data = inner.model, inner.data
-        self._reader = ObservationReader(inner)
-        self._writer = ActionWriter(inner)
+        arrays = self._arrays = FetchArrays(inner)
         self.sparse_reward = inner.reward_type == "sparse"
         self.distance_threshold = float(inner.distance_threshold)
         self.env_spec = as_asked(
             EnvSpec(
-                state_dim=self._reader.dim,
+                state_dim=len(arrays.state),
                 goal_dim=3,
                 action_dim=4,
-                proprio=self._reader.proprio_indices,
-                goal_slice=self._reader.goal_slice,
+                # The robot's own sensors: everything that does not mention the object.
+                proprio=(0, 1, 2, 9, 10, *range(20, 25)) if inner.has_object else tuple(range(10)),
+                goal_slice=arrays.goal_slice,
                 reward_range=(-1.0 if self.sparse_reward else -math.inf, 0.0),
                 terminates=False,
                 restorable=True,
             ),
             task,
         )
-        self._goal = self._reader.goal_slice
         (self._bad,) = snapshot.unstable(inner)
         self._elapsed_steps = -1
         self._seed = int(inner.np_random_seed)  # drawn here, in case nobody gives one
-        _check_layout(inner, self._reader)
+        theirs, ours = inner._get_obs(), arrays.read()
+        same = np.array_equal(theirs["observation"], ours)
+        if not same or not np.array_equal(theirs["achieved_goal"], arrays.achieved_goal):
+            raise RuntimeError(
+                f"gymnasium-robotics {gymnasium_robotics.__version__} observes something else than "
+                "fetchlab.envs.fetch_arrays: install the locked version"
+            )
         self._renderer = None if task.pixels is None else FrameRenderer(inner, task.pixels)
 
     def reset(self, seed: int | None = None) -> Obs:
@@ -85,7 +89,7 @@ class FetchEnv:
             pass
         inner.goal = inner._sample_goal().copy()
         self._elapsed_steps = 0
-        self._reader.read()
+        self._arrays.read()
         return self._obs()
 
     def step(self, action: np.ndarray) -> StepResult:
@@ -96,16 +100,19 @@ class FetchEnv:
             SimulationError: MuJoCo reset itself; the environment needs a `reset`.
         """
         action = self._checked(action)
-        inner, reader = self._inner, self._reader
-        self._writer.write(action)
+        inner, arrays = self._inner, self._arrays
+        arrays.write(action)
         mujoco.mj_step(self._model, self._data, nstep=inner.n_substeps)
         self._elapsed_steps += 1
         if self._bad.any():
-            self._raise_unstable()
+            names = [kind.name for kind, n in zip(snapshot.BAD_KINDS, self._bad, strict=True) if n]
+            message = f"MuJoCo reset itself: {', '.join(names)} ({self._where()})"
+            self._elapsed_steps = -1  # refuse to step on
+            raise SimulationError(message)
         if inner.block_gripper:
-            reader.close_fingers()
-        reader.read()
-        achieved, goal = reader.achieved_goal, inner.goal
+            arrays.close_fingers()
+        arrays.read()
+        achieved, goal = arrays.achieved_goal, inner.goal
         offset = achieved - goal
         # Summed by numpy, as np.linalg.norm does: another order of additions moves the last bit.
         distance = math.sqrt(np.add.reduce(offset * offset))
@@ -123,20 +130,13 @@ class FetchEnv:
         return np.asarray(self._inner.compute_reward(achieved_goal, desired_goal, {}), np.float32)
 
     def render_frame(self) -> np.ndarray:
-        """Return a new (3, H, W) uint8 frame of the present state.
-
-        As in gymnasium, rendering recomputes derived poses: where the gripper can open
-        (PickAndPlace), an extra frame changes the following steps in the last millimetres.
-
-        Raises:
-            RuntimeError: the environment was built without a camera.
-        """
+        """Return a new (3, H, W) uint8 frame of the present state (see `FrameRenderer.render`)."""
         if self._renderer is None:
             raise RuntimeError("this environment has no camera: build it with TaskSpec(pixels=...)")
         return self._renderer.render()
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything the future depends on: numpy arrays, ints, strings, nested in dicts."""
+        """Return everything the future depends on, see `snapshot`."""
         return {
             **snapshot.take(self._inner),
             "env_id": self.task.env_id,
@@ -145,16 +145,11 @@ class FetchEnv:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_state`, which may be another process's, bit for bit.
-
-        Raises:
-            ValueError: the state is of another task.
-        """
+        """Continue from `get_state`, which may be another process's, bit for bit."""
         if state["env_id"] != self.task.env_id:
             raise ValueError(f"state of {state['env_id']}: expected one of {self.task.env_id}")
         snapshot.put(self._inner, state)
-        self._elapsed_steps = int(state["elapsed_steps"])
-        self._seed = int(state["seed"])
+        self._elapsed_steps, self._seed = int(state["elapsed_steps"]), int(state["seed"])
 
     def close(self) -> None:
         """Free the renderer."""
@@ -164,10 +159,10 @@ class FetchEnv:
         self._inner.close()
 
     def _obs(self) -> Obs:
-        state = self._reader.state.astype(np.float32)
+        state = self._arrays.state.astype(np.float32)
         return Obs(
             state=state,
-            achieved_goal=state[self._goal],
+            achieved_goal=state[self._arrays.goal_slice],
             desired_goal=self._inner.goal.astype(np.float32),
             # After the state: rendering refreshes poses, and gymnasium's observation comes first.
             pixels=None if self._renderer is None else self._renderer.render(),
@@ -185,12 +180,6 @@ class FetchEnv:
             raise ValueError(f"action {action.tolist()} is not finite ({self._where()})")
         return action
 
-    def _raise_unstable(self) -> None:
-        names = [kind.name for kind, n in zip(snapshot.BAD_KINDS, self._bad, strict=True) if n]
-        message = f"MuJoCo reset itself: {', '.join(names)} ({self._where()})"
-        self._elapsed_steps = -1  # refuse to step on
-        raise SimulationError(message)
-
     def _where(self) -> str:
         return f"{self.task.env_id}, step {self._elapsed_steps} of the episode, seed {self._seed}"
 
@@ -203,19 +192,3 @@ def fetch_ids() -> list[str]:
         if str(spec.entry_point).startswith("gymnasium_robotics.envs.fetch.")
         and ":MujocoFetch" in str(spec.entry_point)
     ]
-
-
-def _make(task: TaskSpec) -> MujocoFetchEnv:
-    env_id, known = task.env_id, fetch_ids()
-    require(env_id in known, "env_id", env_id, "a Fetch task", f"use one of {', '.join(known)}")
-    return gymnasium.make(env_id, disable_env_checker=True, **task.kwargs).unwrapped
-
-
-def _check_layout(inner: MujocoFetchEnv, reader: ObservationReader) -> None:
-    theirs, ours = inner._get_obs(), reader.read()
-    same = np.array_equal(theirs["observation"], ours)
-    if not same or not np.array_equal(theirs["achieved_goal"], reader.achieved_goal):
-        raise RuntimeError(
-            f"gymnasium-robotics {gymnasium_robotics.__version__} observes something else than "
-            "fetchlab.envs.observation: install the locked version"
-        )

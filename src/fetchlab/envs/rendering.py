@@ -16,15 +16,16 @@ import mujoco
 import numpy as np
 from gymnasium_robotics.envs.fetch.fetch_env import DEFAULT_CAMERA_CONFIG
 
-from fetchlab.envs.culling import HIDDEN_GROUP, ViewCulling, fixed_geoms
-from fetchlab.envs.observation import refresh_poses
+from fetchlab.envs.fetch_arrays import refresh_poses
 from fetchlab.errors import require
 from fetchlab.schema import Camera, Pixels
 
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
 
+HIDDEN_GROUP = 5  # MuJoCo draws groups 0, 1 and 2, of geoms and of sites
 _MAX_GEOMS = 1000  # as gymnasium
+_IMMOVABLE_DAMPING = 1e9  # the Fetch base slides with 1e11: less than a micrometre per episode
 
 
 class FrameRenderer:
@@ -61,14 +62,14 @@ class FrameRenderer:
         self._image = self._rgb[::-1].transpose(2, 0, 1)
         self._culling: ViewCulling | None = None
         if fast:
-            shown = self._visible_groups()
-            self._culling = ViewCulling(model, self._scene, shown)
+            self._culling = ViewCulling(model, self._scene, self._visible_groups())
 
     def render(self) -> np.ndarray:
         """Return a new (3, H, W) uint8 frame of the simulator's present state.
 
         As gymnasium's ``render`` this moves the goal marker and recomputes derived poses, hidden
-        marker or not: in tasks whose step leaves them stale, the next action depends on it.
+        marker or not: where the gripper can open (PickAndPlace), an extra frame changes the
+        following steps in the last millimetres.
         """
         model, data = self._model, self._data
         offset = data.site_xpos[0] - model.site_pos[0]
@@ -85,29 +86,21 @@ class FrameRenderer:
         atexit.unregister(self._free)
 
     def _draw(self) -> None:
-        """Picture the present poses in ``self._rgb``, whose rows run upwards."""
         # Several environments of one process take turns, and EGL contexts unseat each other.
         self._gl.make_current()
-        mujoco.mjv_updateScene(
-            self._model,
-            self._data,
-            self._option,
-            self._perturb,
-            self._camera,
-            mujoco.mjtCatBit.mjCAT_ALL,
-            self._scene,
-        )
+        view = self._option, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, self._data, *view, self._scene)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, None, self._viewport, self._context)
 
     def _visible_groups(self) -> np.ndarray:
-        """Return the model's geom groups (ngeom,), less the geoms that can never be seen.
+        """The model's geom groups (ngeom,), less the geoms that can never be seen.
 
         A geom that cannot move and is covered by others that cannot move stays covered, whatever
         else comes in front. A picture in which colours are scene indices finds these.
         """
         model, scene = self._model, self._scene
-        groups, fixed = model.geom_group.copy(), fixed_geoms(model)
+        groups, fixed = model.geom_group.copy(), _fixed_geoms(model)
         model.geom_group[~fixed] = HIDDEN_GROUP
         flags = scene.flags.copy()
         scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = 1
@@ -121,21 +114,68 @@ class FrameRenderer:
             for geom in scene.geoms[: scene.ngeom]
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.segid + 1 in seen
         }
-        covered = [geom for geom in np.flatnonzero(fixed) if geom not in drawn]
-        groups[covered] = HIDDEN_GROUP
+        groups[[geom for geom in np.flatnonzero(fixed) if geom not in drawn]] = HIDDEN_GROUP
         return groups
 
 
+class ViewCulling:
+    """Hides geoms that a camera cannot see, by moving them to a group that is not drawn.
+
+    A software renderer spends most of a small frame on vertices, and the Fetch robot has 34,000
+    faces, 15,000 of them in its emergency stop and its laser. A geom whose bounding sphere lies
+    wholly outside the view cannot colour a pixel; nor can one that never moves and stands behind
+    others that never move. Only rendering reads ``model.geom_group`` on Fetch, never the physics.
+
+    Args:
+        model: its ``geom_group`` is rewritten on every `apply`.
+        scene: updated with a camera that does not move afterwards.
+        shown: (ngeom,) the groups of geoms in view.
+    """
+
+    def __init__(self, model: mujoco.MjModel, scene: mujoco.MjvScene, shown: np.ndarray) -> None:
+        self._group = model.geom_group  # a live view
+        self._shown = shown
+        # Planes have no bounding sphere (0): an infinite one keeps them.
+        radius = np.where(model.geom_rbound > 0, model.geom_rbound, np.inf)
+        normals, origin = _view_planes(scene)
+        self._normals = normals.T.copy()
+        self._least = (normals @ origin)[None, :] - radius[:, None]
+
+    def apply(self, geom_xpos: np.ndarray) -> None:
+        """Show the geoms whose sphere reaches into the view; ``geom_xpos`` (ngeom, 3), metres."""
+        seen = (geom_xpos @ self._normals >= self._least).all(axis=1)
+        self._group[:] = np.where(seen, self._shown, HIDDEN_GROUP)
+
+
+def _fixed_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Return which geoms (ngeom,) bool never move: no joint that gives way lies above them."""
+    loose = np.zeros(model.nbody, bool)
+    loose[model.dof_bodyid[model.dof_damping < _IMMOVABLE_DAMPING]] = True
+    loose[model.body_mocapid >= 0] = True
+    for body in range(1, model.nbody):  # parents come first
+        loose[body] |= loose[model.body_parentid[body]]
+    return ~loose[model.geom_bodyid]
+
+
+def _view_planes(scene: mujoco.MjvScene) -> tuple[np.ndarray, np.ndarray]:
+    """Return inward unit normals (4, 3) of the view pyramid's sides, and its apex (3,)."""
+    # A scene holds one camera per eye; a mono picture is drawn from their average.
+    left, right = scene.camera[0], scene.camera[1]
+    apex = (np.asarray(left.pos, float) + right.pos) / 2
+    forward, up = np.asarray(left.forward, float), np.asarray(left.up, float)
+    side = np.cross(forward, up)
+    near, top, bottom = left.frustum_near, left.frustum_top, left.frustum_bottom
+    half_width = (top - bottom) / 2  # pictures are square
+    vertical = (top * forward - near * up, -bottom * forward + near * up)
+    level = (half_width * forward - near * side, half_width * forward + near * side)
+    normals = np.array([*vertical, *level])
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True), apex
+
+
 def _open_gl(model: mujoco.MjModel, size: int) -> tuple[Any, mujoco.MjrContext]:
-    """Return an OpenGL context and MuJoCo's resources in it, with a buffer of ``size`` pixels."""
     backend = os.environ.get("MUJOCO_GL")
-    require(
-        hasattr(mujoco, "GLContext"),
-        "MUJOCO_GL",
-        backend,
-        "a backend that renders",
-        "set MUJOCO_GL=egl (or osmesa) before Python starts",
-    )
+    remedy = "set MUJOCO_GL=egl (or osmesa) before Python starts"
+    require(hasattr(mujoco, "GLContext"), "MUJOCO_GL", backend, "a backend that renders", remedy)
     gl = mujoco.GLContext(size, size)
     gl.make_current()
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
@@ -152,10 +192,6 @@ def _free_gl(gl: Any, context: mujoco.MjrContext) -> None:
 def _camera(spec: Camera | None) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    if spec is None:
-        spec = Camera(**DEFAULT_CAMERA_CONFIG)
-    camera.lookat[:] = spec.lookat
-    camera.distance = spec.distance
-    camera.azimuth = spec.azimuth
-    camera.elevation = spec.elevation
+    for name, value in (DEFAULT_CAMERA_CONFIG if spec is None else vars(spec)).items():
+        setattr(camera, name, value)
     return camera

@@ -22,20 +22,16 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from fetchlab.envs.observation import refresh_poses
+from fetchlab.envs.fetch_arrays import refresh_poses
 
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
 
     from fetchlab.envs.goal_env import GoalEnv
 
-#: The warnings after which MuJoCo has reset the simulation, or ignored a control, by itself.
-BAD_KINDS = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-    mujoco.mjtWarning.mjWARN_BADCTRL,
-)
+_Kind = mujoco.mjtWarning
+#: After these MuJoCo has reset the simulation, or ignored a control, by itself.
+BAD_KINDS = _Kind.mjWARN_BADQPOS, _Kind.mjWARN_BADQVEL, _Kind.mjWARN_BADQACC, _Kind.mjWARN_BADCTRL
 _SIGNATURE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -53,11 +49,7 @@ def take(inner: MujocoFetchEnv) -> dict[str, Any]:
 
 
 def put(inner: MujocoFetchEnv, state: dict[str, Any]) -> None:
-    """Bring the simulator to where `take` left it.
-
-    Raises:
-        ValueError: the snapshot is of another model or another kind of generator.
-    """
+    """Bring the simulator to where `take` left it."""
     model, data = inner.model, inner.data
     _integrate(model, data, state["integration"])
     model.site_pos[:] = np.asarray(state["site_pos"])
@@ -87,11 +79,7 @@ def take_all(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 
 def put_all(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
-    """Bring an environment that was reset once to where `take_all` left its like.
-
-    Raises:
-        ValueError: the snapshot is of another environment.
-    """
+    """Bring an environment that was reset once to where `take_all` left its like."""
     for part, attributes in zip(_parts(env), state["attributes"], strict=True):
         for name, kept in attributes.items():
             setattr(part, name, _given_back(kept, getattr(part, name, None)))
@@ -131,7 +119,7 @@ def restores(build: Callable[[], GoalEnv]) -> bool:
 
 
 def _play(env: GoalEnv, steps: int, seed: int) -> list[bytes]:
-    """Everything that so many random steps gave, resets at an episode's end and behind included."""
+    """Everything that so many random steps and the resets between them gave."""
     rng, seen = np.random.default_rng(seed), []
     for step in range(steps):
         result = env.step(rng.uniform(-1, 1, env.env_spec.action_dim).astype(np.float32))
@@ -164,12 +152,9 @@ def _simulators(env: gymnasium.Env[Any, Any]) -> list[mujoco.MjData]:
 def _arrays(data: mujoco.MjData) -> dict[str, np.ndarray]:
     """The float64 arrays of a simulator that have one size for good."""
     names = [name for name in dir(data) if not name.startswith(("_", *_RESIZED))]
-    arrays = {name: getattr(data, name) for name in names}
-    return {
-        name: one
-        for name, one in arrays.items()
-        if isinstance(one, np.ndarray) and one.dtype == np.float64 and one.size
-    }
+    held = {name: getattr(data, name) for name in names}
+    arrays = {name: one for name, one in held.items() if isinstance(one, np.ndarray)}
+    return {name: one for name, one in arrays.items() if one.dtype == np.float64 and one.size}
 
 
 def _keep(value: Any) -> Any:
@@ -178,10 +163,10 @@ def _keep(value: Any) -> Any:
         return {"none": ""}
     if isinstance(value, np.random.Generator):
         return {"generator": _generator_state(value)}
-    if isinstance(value, np.ndarray):
-        return value.copy() if value.dtype.kind in "biuf" else None
-    if isinstance(value, np.generic):
-        return {"scalar": np.array(value)} if value.dtype.kind in "biuf" else None
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in "biuf":
+            return None
+        return value.copy() if isinstance(value, np.ndarray) else {"scalar": np.array(value)}
     if isinstance(value, bool | float | str):
         return value
     if isinstance(value, int):
@@ -204,19 +189,18 @@ def _given_back(kept: Any, present: Any) -> Any:
     if not isinstance(kept, dict):
         return kept
     ((kind, value),) = kept.items()
-    if kind == "none":
-        return None
     if kind == "generator":
         stream = present if isinstance(present, np.random.Generator) else np.random.default_rng()
         _restore_generator(stream, value)
         return stream
-    if kind == "scalar":
-        return value[()]
-    if kind == "int":
-        return int(value)
     if kind == "dict":
         return {name: _given_back(one, None) for name, one in value.items()}
-    return {"list": list, "tuple": tuple}[kind](_given_back(one, None) for one in value)
+    if kind in ("list", "tuple"):
+        held = [_given_back(one, None) for one in value]
+        return held if kind == "list" else tuple(held)
+    if kind == "scalar":
+        return value[()]
+    return int(value) if kind == "int" else None
 
 
 def _integration(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
@@ -226,12 +210,10 @@ def _integration(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
 
 
 def _integrate(model: mujoco.MjModel, data: mujoco.MjData, saved: np.ndarray) -> None:
-    integration = np.asarray(saved, np.float64)
-    expected = mujoco.mj_stateSize(model, _SIGNATURE)
-    if integration.shape != (expected,):
-        raise ValueError(
-            f"snapshot of {integration.size} numbers: expected {expected}; it is of another model"
-        )
+    integration, size = np.asarray(saved, np.float64), mujoco.mj_stateSize(model, _SIGNATURE)
+    if integration.shape != (size,):
+        found = f"snapshot of {integration.size} numbers"
+        raise ValueError(f"{found}: expected {size}; it is of another model")
     mujoco.mj_resetData(model, data)  # clears warnings and whatever a failed step left behind
     mujoco.mj_setState(model, data, integration, _SIGNATURE)
 
