@@ -18,7 +18,7 @@ from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, PROPRIO, STATE
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.goal_env import open_env
 from fetchlab.envs.pool import WorkerPool
-from fetchlab.envs.reward import GoalReward, OnHost
+from fetchlab.envs.reward import GoalReward, on_host
 from fetchlab.envs.transforms import StackFrames, TrackEpisodes
 
 if TYPE_CHECKING:
@@ -71,15 +71,14 @@ class BatchedGoalEnv(EnvBase):
         pool = WorkerPool(task, one.env_spec, n_envs, workers, timeout_s)
         # No device: every value that enters a tensordict with one is checked against it.
         super().__init__(batch_size=[n_envs])
-        self.pool = pool
-        self.is_closed = False
+        self.pool, self.is_closed = pool, False
         self.env_spec = spec = one.env_spec
         self.compute_terminated: GoalFunction | None = None
         if isinstance(one, FetchEnv):
             self._reward: GoalFunction = GoalReward(one.sparse_reward, one.distance_threshold)
         else:
-            self._reward = OnHost(one.compute_reward)
-            self.compute_terminated = OnHost(one.compute_terminated) if spec.terminates else None
+            self._reward = on_host(one.compute_reward)
+            self.compute_terminated = on_host(one.compute_terminated) if spec.terminates else None
         self._proprio = torch.tensor(spec.proprio)
         self._next_seeds: list[int] | None = None
         arrays = pool.arrays
@@ -88,22 +87,16 @@ class BatchedGoalEnv(EnvBase):
         self._action = torch.from_numpy(arrays.action)
         self._vector, self._flags = torch.from_numpy(arrays.vector), torch.from_numpy(arrays.flags)
         self._first_vector = torch.from_numpy(arrays.first_vector)
-        self._pixels = self._first_pixels = None
-        if task.pixels is not None:
-            self._pixels = torch.from_numpy(arrays.pixels)
-            self._first_pixels = torch.from_numpy(arrays.first_pixels)
+        self._pixels = torch.from_numpy(arrays.pixels)
+        self._first_pixels = torch.from_numpy(arrays.first_pixels)
         self._make_specs(n_envs)
 
     def _make_specs(self, n: int) -> None:
         spec = self.env_spec
-        entries = {
-            STATE: Unbounded((n, spec.state_dim)),
-            PROPRIO: Unbounded((n, len(spec.proprio))),
-            ACHIEVED_GOAL: Unbounded((n, spec.goal_dim)),
-            DESIRED_GOAL: Unbounded((n, spec.goal_dim)),
-            SUCCESS: Binary(shape=(n, 1), dtype=torch.bool),
-        }
-        if self._pixels is not None:
+        vectors = (STATE, PROPRIO, ACHIEVED_GOAL, DESIRED_GOAL)
+        entries = {name: Unbounded((n, spec.dim(name))) for name in vectors}
+        entries[SUCCESS] = Binary(shape=(n, 1), dtype=torch.bool)
+        if self._pixels.numel():
             entries[PIXELS] = Unbounded(self._pixels.shape, dtype=torch.uint8)
         ends = ("done", "terminated", "truncated")
         done = {name: Binary(shape=(n, 1), dtype=torch.bool) for name in ends}
@@ -113,16 +106,7 @@ class BatchedGoalEnv(EnvBase):
         self.action_spec = Bounded(-1.0, 1.0, shape=(n, spec.action_dim), dtype=torch.float32)
 
     def send(self, action: Tensor) -> None:
-        """Start a step of all environments and return at once.
-
-        Args:
-            action: (N, A) float32 in [-1, 1].
-
-        Raises:
-            ValueError: a non-finite action; nothing was sent.
-            RuntimeError: a step is outstanding already.
-            WorkerError: a worker is dead.
-        """
+        """Start a step of all environments by ``action`` (N, A); see `WorkerPool.send`."""
         self.pool.send(action.detach().cpu().numpy())
 
     def compute_reward(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
@@ -181,13 +165,13 @@ class BatchedGoalEnv(EnvBase):
                 "finished ones can be reset alone; reset() without a mask restarts all"
             )
 
-    def _observation(self, observed: list[Tensor], pixels: Tensor | None) -> dict[str, Tensor]:
+    def _observation(self, observed: list[Tensor], pixels: Tensor) -> dict[str, Tensor]:
         state, goal = observed[0], self.env_spec.goal_slice
         achieved_goal = observed[1] if goal is None else state[:, goal]
         entries = {STATE: state, ACHIEVED_GOAL: achieved_goal}
         entries[PROPRIO] = state.index_select(1, self._proprio)
         entries[DESIRED_GOAL] = observed[-1]
-        if pixels is not None:
+        if pixels.numel():
             entries[PIXELS] = pixels.clone()
         return entries
 
@@ -214,14 +198,7 @@ class TransformedGoalEnv(TransformedEnv):
     def step_and_maybe_reset(
         self, tensordict: TensorDictBase
     ) -> tuple[TensorDictBase, TensorDictBase]:
-        """Step, and reset the environments that are done.
-
-        Args:
-            tensordict: [N] with ``action``; ``next`` is written into it.
-
-        Returns:
-            It, and the tensordict [N] of the following step.
-        """
+        """Step by its ``action`` [N], write ``next``; return it, and the next step's tensordict."""
         if not all(isinstance(one, StackFrames | TrackEpisodes) for one in self.transform):
             return super().step_and_maybe_reset(tensordict)
         after = self.base_env._step(tensordict)
@@ -239,19 +216,7 @@ def make_env(
     Adds to `BatchedGoalEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length``
     (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
 
-    Args:
-        task: the environment.
-        n_envs: N, >= 1.
-        workers: number of processes, in [1, N].
-        frame_stack: S >= 1; of no effect without a camera.
-        timeout_s: a worker silent for this many seconds counts as hung.
-
-    Returns:
-        An environment whose ``base_env`` is the `BatchedGoalEnv`.
-
-    Raises:
-        ConfigError: a value cannot work.
-        WorkerError: a worker could not build its environments.
+    ``base_env`` is the `BatchedGoalEnv`, which documents the arguments; ``frame_stack`` is S.
     """
     frames = [] if task.pixels is None else [StackFrames(frame_stack)]
     env = BatchedGoalEnv(task, n_envs, workers, timeout_s)
@@ -263,10 +228,6 @@ def get_env_state(env: TransformedEnv) -> dict[str, Any]:
 
     The transforms hold nothing: frames, return and length so far are in the tensordict that the
     next step would be given, so keep that one beside this state to resume.
-
-    Raises:
-        RuntimeError: a step is outstanding.
-        WorkerError: a worker failed.
     """
     states = env.base_env.pool.get_state()
     tensors = _map_leaves(states, np.ndarray, torch.from_numpy)
@@ -274,13 +235,7 @@ def get_env_state(env: TransformedEnv) -> dict[str, Any]:
 
 
 def set_env_state(env: TransformedEnv, state: dict[str, Any]) -> None:
-    """Restore what `get_env_state` returned, under any number of workers.
-
-    Raises:
-        ConfigError: another number of environments.
-        RuntimeError: a step is outstanding.
-        WorkerError: a worker failed.
-    """
+    """Restore what `get_env_state` returned, under any number of workers."""
     env.base_env.pool.set_state(_map_leaves(state["envs"], torch.Tensor, torch.Tensor.numpy))
     env.base_env._next_seeds = state["next_seeds"]
 

@@ -35,11 +35,7 @@ class Step(NamedTuple):
 
 
 def make(task: TaskSpec) -> gymnasium.Env[Any, Any]:
-    """Build it, without gymnasium's time limit and checks.
-
-    Raises:
-        ConfigError: no such id, arguments that it does not take, or spaces that cannot work.
-    """
+    """Build it, without gymnasium's time limit and checks."""
     env_id, names = task.env_id, list(gymnasium.registry)
     try:
         env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **task.kwargs)
@@ -47,41 +43,30 @@ def make(task: TaskSpec) -> gymnasium.Env[Any, Any]:
         near = get_close_matches(env_id, names, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(near)}? " if near and env_id not in names else ""
         built = "an environment that gymnasium.make builds with task.kwargs"
-        raise ConfigError(
-            "task.env_id", env_id, built, f"{advice}it raised {_line(error)}"
-        ) from error
+        remedy = f"{advice}it raised {_line(error)}"
+        raise ConfigError("task.env_id", env_id, built, remedy) from error
     if maze := getattr(env.unwrapped, "tmp_xml_file_path", None):
         Path(maze).unlink(missing_ok=True)  # gymnasium-robotics leaves one behind for every maze
     space, goals = env.observation_space, ENTRIES[1:]
     shapes: dict[str, Any] = {}
     if isinstance(space, gymnasium.spaces.Dict):
         shapes = {name: one.shape for name, one in space.items() if one.shape}
-    _lacks(
-        all(len(shapes.get(name, ())) == 1 for name in ENTRIES),
-        task,
-        f"Dict observations with the vectors {', '.join(ENTRIES)}, not {_words(space)}",
-    )
+    vectors = all(len(shapes.get(name, ())) == 1 for name in ENTRIES)
+    named = f"Dict observations with the vectors {', '.join(ENTRIES)}, not {_words(space)}"
+    _lacks(vectors, task, named)
     _lacks(len({shapes[name] for name in goals}) == 1, task, f"{' and '.join(goals)} of one size")
-    action_space(env)
+    acts = env.action_space
+    box = isinstance(acts, gymnasium.spaces.Box) and len(acts.shape) == 1 and acts.is_bounded()
+    _lacks(box, task, f"a Box of actions in finite bounds, not {_words(acts)}")
     callable_reward = callable(getattr(env.unwrapped, "compute_reward", None))
     _lacks(callable_reward, task, "a method compute_reward(achieved_goal, desired_goal, info)")
     return env
 
 
 def action_space(env: gymnasium.Env[Any, Any]) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Lower and upper bounds (A,) float32 of its actions, and their dtype.
-
-    Raises:
-        ConfigError: they are no vector between finite bounds.
-    """
-    space = env.action_space
-    box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 and space.is_bounded()
-    name = env.spec.id if env.spec else str(env)
-    require(
-        box, "task.env_id", name, f"a Box of actions in finite bounds, not {_words(space)}", _SEE
-    )
-    bounds: Any = space
-    return bounds.low.astype(np.float32), bounds.high.astype(np.float32), bounds.dtype
+    """Lower and upper bounds (A,) float32 of its actions, and their dtype."""
+    space: Any = env.action_space
+    return space.low.astype(np.float32), space.high.astype(np.float32), space.dtype
 
 
 def success_key(info: dict[str, Any]) -> str:
@@ -97,9 +82,6 @@ def examine(
     Returns:
         It, not yet ``restorable``, and pairs of goals, two arrays (B, G) float32, the second half
         of them reached.
-
-    Raises:
-        ConfigError: something that an agent, hindsight or the replay needs is missing.
     """
     steps = _play(env, task)
     inner: Any = env.unwrapped
@@ -124,23 +106,19 @@ def examine(
     )
     low, high = spec.reward_range
     seen = [_reward(inner, task, a, d, {}) for a, d in zip(*pairs, strict=True)]
-    require(
-        low <= min(seen) and max(seen) <= high,
-        "task.reward_range",
-        [low, high],
-        f"a range that holds the rewards {min(seen):g} to {max(seen):g}, which were seen",
-        "widen it, or null where it is unknown",
-    )
+    holds = f"a range that holds the rewards {min(seen):g} to {max(seen):g}, which were seen"
+    remedy = "widen it, or null where it is unknown"
+    ok = low <= min(seen) and max(seen) <= high
+    require(ok, "task.reward_range", [low, high], holds, remedy)
     return spec, pairs
 
 
 def _play(env: gymnasium.Env[Any, Any], task: TaskSpec) -> list[Step]:
-    steps, rng, space = [], np.random.default_rng(0), action_space(env)
+    steps, rng, (low, high, dtype) = [], np.random.default_rng(0), action_space(env)
     for episode in range(EPISODES):
         obs, _ = env.reset(seed=episode)
         goal = obs["desired_goal"].copy()
         for _ in range(STEPS):
-            low, high, dtype = space
             action = rng.uniform(low, high).astype(dtype)
             obs, reward, terminated, truncated, info = env.step(action)
             state, achieved, desired = (obs[name].copy() for name in ENTRIES)
@@ -160,13 +138,10 @@ def _check(step: Step, goal: np.ndarray, inner: Any, task: TaskSpec) -> None:
     verdict = success_key(step.info) in step.info
     _lacks(verdict, task, "info['is_success'] or info['success'] at every step")
     for info in (step.info, {}):
-        recomputed = _reward(inner, task, step.achieved_goal, goal, info)
-        _lacks(
-            abs(recomputed - step.reward) <= REWARD_TOLERANCE,
-            task,
-            f"a reward that is compute_reward of the two goals: a step gave {step.reward:g}, "
-            f"compute_reward {recomputed:g}",
-        )
+        again = _reward(inner, task, step.achieved_goal, goal, info)
+        gave = f"a step gave {step.reward:g}, compute_reward {again:g}"
+        same = abs(again - step.reward) <= REWARD_TOLERANCE
+        _lacks(same, task, f"a reward that is compute_reward of the two goals: {gave}")
 
 
 def _reward(
@@ -175,12 +150,9 @@ def _reward(
     try:
         return float(inner.compute_reward(achieved, desired, info))
     except Exception as error:  # the environment's own code: anything
-        raise ConfigError(
-            "task.env_id",
-            task.env_id,
-            "a compute_reward of two goals that needs nothing in info",
-            f"it raised {_line(error)}; {_SEE}",
-        ) from error
+        expected = "a compute_reward of two goals that needs nothing in info"
+        remedy = f"it raised {_line(error)}; {_SEE}"
+        raise ConfigError("task.env_id", task.env_id, expected, remedy) from error
 
 
 def _goal_slice(steps: list[Step]) -> slice | None:

@@ -26,26 +26,19 @@ if TYPE_CHECKING:
 class GoalEnv:
     """One environment; its observations are cast to float32.
 
-    Attributes:
-        env_spec: what it yields.
-
     Args:
         task: which environment, with which arguments, and how long its episodes are.
-        env_spec: as another instance found it; None examines the environment, which takes some
-            dozen steps, and is needed for `compute_reward` and `compute_terminated`.
+        env_spec: what it yields, as another instance found it; None examines the environment, which
+            takes some dozen steps, and is needed for `compute_reward` and `compute_terminated`.
 
     Raises:
         ConfigError: it cannot be made, or lacks something.
     """
 
     def __init__(self, task: TaskSpec, env_spec: EnvSpec | None = None) -> None:
-        require(
-            task.pixels is None,
-            "obs.pixels",
-            task.env_id,
-            "a Fetch task, the only ones that are rendered",
-            "use obs=state, without video",
-        )
+        rendered = "a Fetch task, the only ones that are rendered"
+        remedy = "use obs=state, without video"
+        require(task.pixels is None, "obs.pixels", task.env_id, rendered, remedy)
         self.task = task
         self._env = examine.make(task)
         self._space = examine.action_space(self._env)
@@ -71,11 +64,7 @@ class GoalEnv:
         return _observation(obs)
 
     def step(self, action: np.ndarray) -> StepResult:
-        """Apply ``action`` (A,) float32, clipped to [-1, 1] and scaled to the action space.
-
-        Raises:
-            SimulationError: the simulation became unstable; the environment needs a `reset`.
-        """
+        """Apply ``action`` (A,) float32, clipped to [-1, 1] and scaled to the action space."""
         low, high, dtype = self._space
         action = np.clip(action, -1.0, 1.0)
         if not self._unit:  # where it is, the action stays what the agent chose, to the last bit
@@ -105,16 +94,15 @@ class GoalEnv:
 
     def get_state(self) -> dict[str, Any]:
         """Everything the future depends on, as far as it can be saved (``env_spec.restorable``)."""
-        state = {"env_id": self.task.env_id, "elapsed_steps": self._elapsed_steps}
-        simulation = snapshot.take_all(self._env) if self.env_spec.restorable else {}
-        return {**state, "seed": str(self._seed), "simulation": simulation}
+        return {
+            "env_id": self.task.env_id,
+            "elapsed_steps": self._elapsed_steps,
+            "seed": str(self._seed),
+            "simulation": snapshot.take_all(self._env) if self.env_spec.restorable else {},
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_state`; where that saved nothing, a `reset` must follow.
-
-        Raises:
-            ValueError: the state is of another task.
-        """
+        """Continue from `get_state`; where that saved nothing, a `reset` must follow."""
         if state["env_id"] != self.task.env_id:
             raise ValueError(f"state of {state['env_id']}: expected one of {self.task.env_id}")
         if self._elapsed_steps < 0:  # attributes that a first reset makes are there from now on
@@ -131,9 +119,8 @@ class GoalEnv:
 class OverBatch:
     """The environment's function of (achieved_goal, desired_goal, info), over many pairs.
 
-    Args:
-        function: of goals (G,); it may take (B, G) too.
-        pairs: two arrays (B, G) on which it is tried: a batch has to give what its pairs give.
+    ``function`` takes goals (G,) and perhaps (B, G): ``pairs``, two arrays (B, G), show whether a
+    batch gives what its pairs give.
     """
 
     def __init__(self, function: Callable[..., Any], pairs: tuple[np.ndarray, np.ndarray]) -> None:
@@ -156,16 +143,7 @@ class OverBatch:
 def open_env(
     task: TaskSpec, env_spec: EnvSpec | None = None, render: bool = True
 ) -> FetchEnv | GoalEnv:
-    """The environment of a task: Fetch tasks have a fast path of their own.
-
-    Args:
-        task: what to simulate.
-        env_spec: as another instance found it (see `GoalEnv`).
-        render: False opens it without its camera.
-
-    Raises:
-        ConfigError: see `FetchEnv` and `GoalEnv`.
-    """
+    """The environment of a task, see `FetchEnv` and `GoalEnv`; ``render=False``: without camera."""
     if task.env_id in fetch_ids():
         return FetchEnv(task if render else replace(task, pixels=None))
     return GoalEnv(task, env_spec)

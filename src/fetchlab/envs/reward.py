@@ -18,14 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from fetchlab.entries import GoalFunction
+
 
 class GoalReward:
-    """-1 or 0 by distance (sparse), or minus the distance (dense).
-
-    Args:
-        sparse: which of the two the task has.
-        threshold_m: distance in metres above which the sparse reward is -1.
-    """
+    """Sparse: -1 above ``threshold_m`` metres, else 0; dense: minus the distance."""
 
     def __init__(self, sparse: bool, threshold_m: float) -> None:
         self._sparse, self._threshold_m = sparse, threshold_m
@@ -37,18 +34,12 @@ class GoalReward:
         return -(distance > self._threshold_m).float() if self._sparse else -distance
 
 
-class OnHost:
-    """A function of two numpy goals (B, G) as one of two torch goals, through the host's memory.
+def on_host(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> GoalFunction:
+    """A function of numpy goals (B, G) as one of torch goals (..., G), by the host's memory."""
 
-    Args:
-        function: gives (B,).
-    """
-
-    def __init__(self, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        self._function = function
-
-    def __call__(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        """Values (...,) of goals (..., G), on their device."""
+    def of_tensors(achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         goals = (goal.flatten(0, -2).cpu().numpy() for goal in (achieved_goal, desired_goal))
-        values = torch.from_numpy(self._function(*goals))
+        values = torch.from_numpy(function(*goals))
         return values.view(achieved_goal.shape[:-1]).to(achieved_goal.device)
+
+    return of_tensors

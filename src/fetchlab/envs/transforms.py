@@ -1,4 +1,4 @@
-"""TorchRL transforms of the batched Fetch environment: what an agent sees besides the raw entries.
+"""TorchRL transforms of the batched environment: what an agent sees besides the raw entries.
 
 Both are functions of the tensordict alone: what the past contributes (older frames, the
 return so far) is read from the root entries of the step's input, where TorchRL carries it. So they
@@ -15,7 +15,6 @@ from torchrl.data import Unbounded
 from torchrl.envs import Transform
 
 from fetchlab.entries import PIXELS
-from fetchlab.errors import require
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -34,11 +33,10 @@ class StackFrames(Transform):
     one is repeated.
 
     Args:
-        size: number of frames S, >= 1.
+        size: number of frames S.
     """
 
     def __init__(self, size: int) -> None:
-        require(size >= 1, "frame_stack", size, "at least 1 frame", "4 is usual")
         super().__init__(in_keys=[PIXELS], out_keys=[FRAMES])
         self._size = size
 
@@ -55,10 +53,9 @@ class StackFrames(Transform):
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Add ``frames``."""
-        pixels = observation_spec[PIXELS]
-        batch, channels, *image = pixels.shape
+        batch, channels, *image = observation_spec[PIXELS].shape
         shape = (batch, channels * self._size, *image)
-        observation_spec[FRAMES] = Unbounded(shape, dtype=pixels.dtype, device=pixels.device)
+        observation_spec[FRAMES] = Unbounded(shape, dtype=torch.uint8)
         return observation_spec
 
 
@@ -86,9 +83,9 @@ class TrackEpisodes(Transform):
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Add both entries."""
-        shape, device = (*observation_spec.shape, 1), observation_spec.device
-        observation_spec[EPISODE_RETURN] = Unbounded(shape, dtype=torch.float32, device=device)
-        observation_spec[EPISODE_LENGTH] = Unbounded(shape, dtype=torch.int64, device=device)
+        shape = (*observation_spec.shape, 1)
+        observation_spec[EPISODE_RETURN] = Unbounded(shape, dtype=torch.float32)
+        observation_spec[EPISODE_LENGTH] = Unbounded(shape, dtype=torch.int64)
         return observation_spec
 
 
