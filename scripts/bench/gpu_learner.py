@@ -183,7 +183,7 @@ def filled_replay(folder: Path, cfg: dict[str, Any], transitions: int) -> Any:
     """A replay of random rows in finished episodes, where ``replay.device`` puts it."""
     from fetchlab.build import replay_size, row_spec, seed_for, swap_in
     from fetchlab.config import typed
-    from fetchlab.envs.reward import GoalReward
+    from fetchlab.envs.batched import GoalReward
     from fetchlab.preflight.sizes import replay_device
     from fetchlab.replay.replay import HindsightReplay
     from fetchlab.replay.sampler import HindsightSampler

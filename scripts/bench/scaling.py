@@ -66,7 +66,7 @@ def replay_of(folder: Path, transitions: int, side: int | None) -> Any:
     """A replay full of zeros, whose rows were all touched once."""
     import torch
 
-    from fetchlab.envs.reward import GoalReward
+    from fetchlab.envs.batched import GoalReward
     from fetchlab.replay.layout import ReplaySize, RowSpec
     from fetchlab.replay.relabel import FutureRelabel
     from fetchlab.replay.replay import HindsightReplay

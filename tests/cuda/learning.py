@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from fetchlab.build import build_module, replay_size, row_spec, swap_in
 from fetchlab.collect.datamodule import Round
 from fetchlab.config import typed
-from fetchlab.envs.reward import GoalReward
+from fetchlab.envs.batched import GoalReward
 from fetchlab.replay.replay import HindsightReplay
 from fetchlab.replay.sampler import HindsightSampler
 from fetchlab.replay.storage import EpisodeStorage

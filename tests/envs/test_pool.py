@@ -206,12 +206,12 @@ def test_a_killed_worker_is_named_at_once_and_leaves_no_orphans(pool, when):
         pool.send(action)
     os.kill(pids[1], signal.SIGKILL)
     start = time.monotonic()
-    with pytest.raises(WorkerError, match=rf"worker 1 \(pid {pids[1]}\).*env 1.*SIGKILL") as error:
+    named = rf"worker 1 \(pid {pids[1]}\).*env 1.*seed 22: .*SIGKILL"
+    with pytest.raises(WorkerError, match=named):
         if not pool.outstanding:
             pool.send(action)
         pool.receive()
     assert time.monotonic() - start < 10.0  # at once, not after timeout_s = 60
-    assert (error.value.env, error.value.seed) == (1, 22)
     assert gone(pids)
     with pytest.raises(RuntimeError, match="closed"):
         pool.send(action)
@@ -293,7 +293,6 @@ def test_an_exception_in_a_worker_names_env_step_seed_and_traceback(pool):
     pool.send(actions(8, 1, n=2)[0])
     with pytest.raises(WorkerError, match=r"env 1, step 3 of episode 0, seed 22") as error:
         pool.receive()
-    assert (error.value.env, error.value.step, error.value.seed) == (1, 3, 22)
     assert "Traceback" in str(error.value)
     assert "SimulationError" in str(error.value)
     assert gone(pids)

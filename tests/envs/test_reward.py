@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fetchlab.envs.batched import GoalReward
 from fetchlab.envs.fetch import FetchEnv
-from fetchlab.envs.reward import GoalReward
 from fetchlab.envs.spec import TaskSpec
 
 PAIRS = 1_000_000

@@ -18,7 +18,6 @@ from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, PROPRIO, STATE
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.goal_env import open_env
 from fetchlab.envs.pool import WorkerPool
-from fetchlab.envs.reward import GoalReward, on_host
 from fetchlab.envs.transforms import StackFrames, TrackEpisodes
 
 if TYPE_CHECKING:
@@ -51,18 +50,16 @@ class BatchedGoalEnv(EnvBase):
 
     Attributes:
         env_spec: what each environment yields.
-        compute_terminated: whether goals (..., G), achieved and desired, end an episode, (...,)
-            bool; None where goals end none.
+        compute_terminated: whether goals (..., G) end an episode, (...,) bool; None: none does.
 
     Args:
         task: the environment.
-        n_envs: N, >= 1.
+        n_envs: N.
         workers: number of processes, in [1, N].
         timeout_s: a worker silent for this many seconds counts as hung.
 
     Raises:
-        ConfigError: a value cannot work, or the environment lacks something.
-        WorkerError: a worker could not build its environments.
+        ConfigError: the environment lacks something, or `WorkerPool` raises it.
     """
 
     def __init__(self, task: TaskSpec, n_envs: int, workers: int, timeout_s: float) -> None:
@@ -77,8 +74,8 @@ class BatchedGoalEnv(EnvBase):
         if isinstance(one, FetchEnv):
             self._reward: GoalFunction = GoalReward(one.sparse_reward, one.distance_threshold)
         else:
-            self._reward = on_host(one.compute_reward)
-            self.compute_terminated = on_host(one.compute_terminated) if spec.terminates else None
+            self._reward = _on_host(one.compute_reward)
+            self.compute_terminated = _on_host(one.compute_terminated) if spec.terminates else None
         self._proprio = torch.tensor(spec.proprio)
         self._next_seeds: list[int] | None = None
         arrays = pool.arrays
@@ -118,9 +115,8 @@ class BatchedGoalEnv(EnvBase):
         self._next_seeds = [int(seed) for seed in seeds]
 
     def _set_seed(self, seed: int | None) -> None:
-        if seed is None:
-            self._next_seeds = None
-        else:
+        self._next_seeds = None
+        if seed is not None:
             stream = np.random.SeedSequence(seed).generate_state(self.pool.n_envs)
             self.seed_next_reset(stream.tolist())
 
@@ -137,7 +133,8 @@ class BatchedGoalEnv(EnvBase):
         entries = self._observation(observed, self._pixels)
         entries |= {"reward": reward, "terminated": terminated, "truncated": truncated}
         entries |= {"done": done, SUCCESS: success}
-        return self._as_tensordict(entries)
+        # All have N rows by construction: unchecked, as TorchRL's own batched simulators do it.
+        return TensorDict._new_unsafe(entries, self.batch_size)
 
     def _reset(self, tensordict: TensorDictBase | None, **_: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
@@ -153,7 +150,7 @@ class BatchedGoalEnv(EnvBase):
         entries = self._observation(observed, pixels)
         flags = torch.zeros(self._flags.shape, dtype=torch.bool).split(1, 1)
         entries |= dict(zip((SUCCESS, "done", "terminated", "truncated"), flags, strict=True))
-        return self._as_tensordict(entries)
+        return TensorDict._new_unsafe(entries, self.batch_size)
 
     def _require_finished(self, mask: Tensor) -> None:
         if self.pool.outstanding:
@@ -167,17 +164,15 @@ class BatchedGoalEnv(EnvBase):
 
     def _observation(self, observed: list[Tensor], pixels: Tensor) -> dict[str, Tensor]:
         state, goal = observed[0], self.env_spec.goal_slice
-        achieved_goal = observed[1] if goal is None else state[:, goal]
-        entries = {STATE: state, ACHIEVED_GOAL: achieved_goal}
-        entries[PROPRIO] = state.index_select(1, self._proprio)
-        entries[DESIRED_GOAL] = observed[-1]
+        entries = {
+            STATE: state,
+            ACHIEVED_GOAL: observed[1] if goal is None else state[:, goal],
+            PROPRIO: state.index_select(1, self._proprio),
+            DESIRED_GOAL: observed[-1],
+        }
         if pixels.numel():
             entries[PIXELS] = pixels.clone()
         return entries
-
-    def _as_tensordict(self, entries: dict[str, Tensor]) -> TensorDict:
-        # All have N rows by construction: unchecked, as TorchRL's own batched simulators do it.
-        return TensorDict._new_unsafe(entries, self.batch_size)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """End the workers; safe to call twice."""
@@ -206,6 +201,24 @@ class TransformedGoalEnv(TransformedEnv):
         tensordict.set("next", after)
         following = after.exclude("reward").set("action", tensordict.get("action"))
         return tensordict, self.maybe_reset(following)
+
+
+class GoalReward:
+    """Fetch's reward of torch goals. Sparse: -1 above ``threshold_m``, else 0; dense: -distance.
+
+    It runs where the batch is, and gives bit for bit what the environment's own ``compute_reward``
+    gives for float32 goals. The squares are added in numpy's order, (x + y) + z; the root is taken
+    in float64, because torch's float32 root on a CPU is off in the last bit for one number in six.
+    """
+
+    def __init__(self, sparse: bool, threshold_m: float) -> None:
+        self._sparse, self._threshold_m = sparse, threshold_m
+
+    def __call__(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """Reward (...,) float32 of goals (..., 3) float32, metres, on any device."""
+        x, y, z = (achieved_goal - desired_goal).unbind(-1)
+        distance = (x * x + y * y + z * z).double().sqrt().float()
+        return -(distance > self._threshold_m).float() if self._sparse else -distance
 
 
 def make_env(
@@ -238,6 +251,17 @@ def set_env_state(env: TransformedEnv, state: dict[str, Any]) -> None:
     """Restore what `get_env_state` returned, under any number of workers."""
     env.base_env.pool.set_state(_map_leaves(state["envs"], torch.Tensor, torch.Tensor.numpy))
     env.base_env._next_seeds = state["next_seeds"]
+
+
+def _on_host(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> GoalFunction:
+    """A function of numpy goals (B, G) as one of torch goals (..., G), by the host's memory."""
+
+    def of_tensors(achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        goals = (goal.flatten(0, -2).cpu().numpy() for goal in (achieved_goal, desired_goal))
+        values = torch.from_numpy(function(*goals))
+        return values.view(achieved_goal.shape[:-1]).to(achieved_goal.device)
+
+    return of_tensors
 
 
 def _map_leaves(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:

@@ -7,6 +7,7 @@ goal ends an episode.
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import gymnasium
 import numpy as np
 
 from fetchlab.entries import EnvSpec
-from fetchlab.envs.spec import UNKNOWN_RANGE, TaskSpec, as_asked
+from fetchlab.envs.spec import TaskSpec, as_asked
 from fetchlab.errors import ConfigError, require
 
 ENTRIES = ("observation", "achieved_goal", "desired_goal")
@@ -80,8 +81,8 @@ def examine(
     """Play two short episodes, and say what the environment yields.
 
     Returns:
-        It, not yet ``restorable``, and pairs of goals, two arrays (B, G) float32, the second half
-        of them reached.
+        Its spec, not yet ``restorable``, and two arrays (B, G) float32 of goals, the second half of
+        the pairs reached.
     """
     steps = _play(env, task)
     inner: Any = env.unwrapped
@@ -98,7 +99,7 @@ def examine(
             action_dim=len(action_space(env)[0]),
             proprio=tuple(range(len(first.state))),
             goal_slice=_goal_slice(steps),
-            reward_range=UNKNOWN_RANGE,
+            reward_range=(-math.inf, math.inf),
             terminates=ends is not None and any(bool(ends(goal, goal, {})) for goal in achieved),
             restorable=False,
         ),

@@ -96,7 +96,6 @@ class FetchEnv:
         """Apply ``action`` (4,), cast to float32 and clipped to [-1, 1], for 40 ms.
 
         Raises:
-            ValueError: the action has another shape or is not finite; nothing was simulated.
             SimulationError: MuJoCo reset itself; the environment needs a `reset`.
         """
         action = self._checked(action)

@@ -171,7 +171,7 @@ def _welded_bodies(model: mujoco.MjModel) -> tuple[int, int]:
         raise LookupError(
             f"the model has {model.nmocap} mocap bodies and {len(welds)} welds: expected 1 and 1"
         )
-    first, second = int(model.eq_obj1id[welds[0]]), int(model.eq_obj2id[welds[0]])
-    if model.body_mocapid[first] >= 0:
-        return int(model.body_mocapid[first]), second
-    return int(model.body_mocapid[second]), first
+    mocap, body = int(model.eq_obj1id[welds[0]]), int(model.eq_obj2id[welds[0]])
+    if model.body_mocapid[mocap] < 0:
+        mocap, body = body, mocap
+    return int(model.body_mocapid[mocap]), body

@@ -21,7 +21,6 @@ from typing import Any
 from fetchlab.envs import worker as remote
 from fetchlab.patience import SLICES, patiently
 
-_BOOT = "from fetchlab.envs.worker import main; main()"
 # One simulator is one thread; a maths library that starts one per core only gets in its way.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -59,9 +58,10 @@ class WorkerLink:
         # has a round to finish: the child inherits this mask, from its first instruction on. It
         # holds every signal that can be blocked: a worker ends with its parent, or by SIGKILL.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        boot = "from fetchlab.envs.worker import main; main()"
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, *map(str, arguments)],
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", boot, *map(str, arguments)],
                 pass_fds=(theirs.fileno(), memory),
                 stdin=subprocess.DEVNULL,
                 env=environment,
@@ -69,8 +69,6 @@ class WorkerLink:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
-        self.pid = self._process.pid
-        self.kill = self._process.kill
 
     def send(self, tag: bytes, value: object) -> None:
         """Send a request; `STEP` goes without its value."""
@@ -103,7 +101,7 @@ class WorkerLink:
 
     def _gone(self) -> BrokenLinkError:
         try:
-            code = patiently(partial(self._process.wait, timeout=1.0 / SLICES))
+            code = patiently(partial(self.process.wait, timeout=1.0 / SLICES))
         except subprocess.TimeoutExpired:
             return BrokenLinkError("closed its socket")
         if code >= 0:
@@ -111,21 +109,12 @@ class WorkerLink:
         hint = " (by the kernel, if memory ran out)" if -code == signal.SIGKILL else ""
         return BrokenLinkError(f"was killed by {signal.Signals(-code).name}{hint}")
 
-    def end(self, deadline: float) -> None:
-        """Reap the process; kill it if it is still there at ``deadline`` (`time.monotonic`)."""
-        try:
-            self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
 
 def shut_down(links: list[WorkerLink], grace_s: float, owner: int) -> None:
     """End and reap all workers, and empty the list.
 
-    Closing the sockets asks them to leave; SIGKILL, which also ends a stopped process, takes those
-    that have not left after ``grace_s``, suspended or not: they have nothing to lose. SIGTERM is of
-    no use: workers block it.
+    Closing the sockets asks them to leave; SIGKILL (they block SIGTERM), which also ends a stopped
+    process, takes those that have not left after ``grace_s``: they have nothing to lose.
     A forked child of ``owner``, the process that started them, leaves them alone.
     """
     if os.getpid() != owner:
@@ -134,5 +123,9 @@ def shut_down(links: list[WorkerLink], grace_s: float, owner: int) -> None:
         link.sock.close()
     deadline = time.monotonic() + grace_s
     for link in links:
-        link.end(deadline)
+        try:
+            link.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            link.process.kill()
+            link.process.wait()
     links.clear()

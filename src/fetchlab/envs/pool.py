@@ -32,15 +32,9 @@ _START_TIMEOUT_S, _CLOSE_GRACE_S = 120.0, 2.0  # a start may import from a cold,
 class WorkerError(RuntimeError):
     """A simulator worker failed; every worker of its pool has been killed.
 
-    Attributes:
-        env: number of the environment the worker was at, in [0, N).
-        step: 1-based step of the episode it was at; 0 is the reset.
-        seed: seed of that environment's last seeded reset, -1 if it never had one.
+    The message names the environment it was at, the 1-based step of its episode (0 is the reset),
+    and the seed of that environment's last seeded reset.
     """
-
-    def __init__(self, message: str, env: int, step: int, seed: int) -> None:
-        super().__init__(message)
-        self.env, self.step, self.seed = env, step, seed
 
 
 class WorkerPool:
@@ -60,9 +54,8 @@ class WorkerPool:
 
     Raises:
         ConfigError: more workers than environments.
-        WorkerError: a worker could not build its environments. Every method but `close` raises it
-            when a worker fails, and RuntimeError when the pool is closed or, `receive` apart, while
-            a step is outstanding.
+        WorkerError: a worker fails. Every method but `close` raises it too, and RuntimeError when
+            the pool is closed or, `receive` apart, while a step is outstanding.
     """
 
     def __init__(
@@ -104,14 +97,7 @@ class WorkerPool:
         self._built = True
 
     def reset(self, seeds: Sequence[int] | None) -> None:
-        """Begin a new episode in every environment; the observations are in ``arrays``.
-
-        Args:
-            seeds: one per environment, in [0, 2**63); None goes on with each one's random stream.
-
-        Raises:
-            ConfigError: not N such seeds.
-        """
+        """Begin new episodes: a seed in [0, 2**63) each; None goes on with their random streams."""
         self._require_settled("reset")
         if seeds is not None:
             seeds = [int(seed) for seed in seeds]
@@ -126,8 +112,8 @@ class WorkerPool:
             action: (N, A) float32; the environment clips it to [-1, 1].
 
         Raises:
-            ValueError: wrong shape; not sent.
-            NonFiniteError: not finite (MuJoCo would silently reset itself); not sent.
+            ValueError: it has another shape, or is not finite (MuJoCo would silently reset itself);
+                nothing was sent.
         """
         self._require_settled("send")
         arrays = self.arrays
@@ -168,7 +154,7 @@ class WorkerPool:
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers, in order; empty once closed."""
-        return [link.pid for link in self._links]
+        return [link.process.pid for link in self._links]
 
     def close(self) -> None:
         """End the workers, those that linger by SIGKILL. Safe at any time, and twice."""
@@ -218,20 +204,17 @@ class WorkerPool:
 
     def _fail(self, index: int, broken: BrokenLinkError) -> NoReturn:
         """Kill every worker and raise `WorkerError` naming where worker ``index`` was."""
-        pid, share = self._links[index].pid, self._shares[index]
-        env, step, seed = share.start, 0, -1
-        where = f"building envs {env}..{share.stop - 1}"
+        pid, share, arrays = self._links[index].process.pid, self._shares[index], self.arrays
+        where = f"building envs {share.start}..{share.stop - 1}"
         if self._built:
-            arrays = self.arrays
-            env = int(arrays.current[index, 0])
-            step, seed = int(arrays.step[env, 0]), int(arrays.seed[env, 0])
-            where = f"at env {env}, step {step} of episode {int(arrays.episode[env, 0])}, "
-            where += f"seed {seed}" if seed >= 0 else "unseeded"
+            env = arrays.current[index, 0]
+            step, episode, seed = arrays.step[env, 0], arrays.episode[env, 0], arrays.seed[env, 0]
+            seeded = f"seed {seed}" if seed >= 0 else "unseeded"
+            where = f"at env {env}, step {step} of episode {episode}, {seeded}"
         self._kill()
-        message = f"worker {index} (pid {pid}), {where}: {broken}"
-        raise WorkerError(message, env, step, seed) from None
+        raise WorkerError(f"worker {index} (pid {pid}), {where}: {broken}") from None
 
     def _kill(self) -> None:
         for link in self._links:
-            link.kill()
+            link.process.kill()
         self.close()

@@ -18,10 +18,11 @@ from gymnasium_robotics.envs.fetch.fetch_env import DEFAULT_CAMERA_CONFIG
 
 from fetchlab.envs.fetch_arrays import refresh_poses
 from fetchlab.errors import require
-from fetchlab.schema import Camera, Pixels
 
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
+
+    from fetchlab.schema import Pixels
 
 HIDDEN_GROUP = 5  # MuJoCo draws groups 0, 1 and 2, of geoms and of sites
 _MAX_GEOMS = 1000  # as gymnasium
@@ -49,8 +50,13 @@ class FrameRenderer:
             model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
-        self._camera = _camera(spec.camera)
-        self._option, self._perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        place = DEFAULT_CAMERA_CONFIG if spec.camera is None else vars(spec.camera)
+        for name, value in place.items():
+            setattr(camera, name, value)
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        self._view = mujoco.MjvOption(), mujoco.MjvPerturb(), camera, everything
         self._gl, self._context = _open_gl(model, size)
         self._free = weakref.finalize(self, _free_gl, self._gl, self._context)
         # At exit before EGL's own clean-up, which the context above registered: last in, first out.
@@ -88,8 +94,7 @@ class FrameRenderer:
     def _draw(self) -> None:
         # Several environments of one process take turns, and EGL contexts unseat each other.
         self._gl.make_current()
-        view = self._option, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(self._model, self._data, *view, self._scene)
+        mujoco.mjv_updateScene(self._model, self._data, *self._view, self._scene)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, None, self._viewport, self._context)
 
@@ -187,11 +192,3 @@ def _free_gl(gl: Any, context: mujoco.MjrContext) -> None:
     gl.make_current()
     context.free()
     gl.free()
-
-
-def _camera(spec: Camera | None) -> mujoco.MjvCamera:
-    camera = mujoco.MjvCamera()
-    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    for name, value in (DEFAULT_CAMERA_CONFIG if spec is None else vars(spec)).items():
-        setattr(camera, name, value)
-    return camera

@@ -64,14 +64,8 @@ class SharedArrays:
     episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are (N, 3, H, W)
     uint8, (N, 0) without a camera. ``seed``, ``episode`` (since that seed) and ``step`` (of that
     episode), each (N, 1) int64, and ``current`` (workers, 1) int64, the environment each worker is
-    at, name the place of an error even when a worker cannot.
-
-    Args:
-        memory: file descriptor of the mapping; it is sized here.
-        n_envs: N.
-        workers: number of worker processes.
-        env_spec: D and G, and where achieved_goal is.
-        image_size: H = W, or None without a camera.
+    at, name the place of an error even when a worker cannot. ``memory`` is the mapping's file
+    descriptor, sized here; ``image_size`` is H = W, or None without a camera.
     """
 
     def __init__(

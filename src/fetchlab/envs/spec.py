@@ -5,7 +5,6 @@ A `TaskSpec` travels to worker processes; importing this module loads neither Mu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fetchlab.schema import Pixels
-
-UNKNOWN_RANGE = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class TaskSpec:
         reward_range: lowest and highest reward; None: of a Fetch task its own, else unknown.
 
     Raises:
-        ConfigError: a range has not two ends in order. (The configuration's schema has checked
-            single values; what runs the environment checks the rest against it.)
+        ConfigError: a range has not two ends in order; the schema checks single values.
     """
 
     env_id: str
@@ -58,19 +54,10 @@ class TaskSpec:
 
 
 def as_asked(spec: EnvSpec, task: TaskSpec) -> EnvSpec:
-    """``spec`` with what the task declares itself.
-
-    Raises:
-        ConfigError: a ``proprio`` that names entries beyond ``state``.
-    """
-    asked = task.proprio
-    require(
-        asked is None or (len(asked) > 0 and all(0 <= i < spec.state_dim for i in asked)),
-        "task.proprio",
-        asked,
-        f"entries of a state of {spec.state_dim} numbers, from 0",
-        "null takes those that are known of it",
-    )
+    """``spec`` with what the task declares itself."""
+    asked, entries = task.proprio, f"entries of a state of {spec.state_dim} numbers, from 0"
+    ok = asked is None or (len(asked) > 0 and all(0 <= i < spec.state_dim for i in asked))
+    require(ok, "task.proprio", asked, entries, "null takes those that are known of it")
     ends = spec.reward_range if task.reward_range is None else task.reward_range
     return replace(spec, proprio=spec.proprio if asked is None else asked, reward_range=ends)
 

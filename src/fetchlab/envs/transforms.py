@@ -1,9 +1,8 @@
 """TorchRL transforms of the batched environment: what an agent sees besides the raw entries.
 
-Both are functions of the tensordict alone: what the past contributes (older frames, the
-return so far) is read from the root entries of the step's input, where TorchRL carries it. So they
-have no buffers to checkpoint; whoever saves the root tensordict has saved them. It also means that
-a step's input must be the tensordict that the last step or reset returned.
+Both are functions of the tensordict alone: older frames and the return so far are read from the
+root entries of the step's input, where TorchRL carries them, so there are no buffers to checkpoint.
+So a step's input must be the tensordict that the last step or reset returned.
 """
 
 from __future__ import annotations
@@ -29,11 +28,8 @@ EPISODE_LENGTH = "episode_length"
 class StackFrames(Transform):
     """Writes ``frames`` (N, 3 S, H, W) uint8: the newest S frames of this episode, oldest first.
 
-    ``pixels`` (N, 3, H, W) stays the newest frame alone. Before an episode has S frames, its first
-    one is repeated.
-
-    Args:
-        size: number of frames S.
+    ``pixels`` (N, 3, H, W) stays the newest frame alone. Before an episode has S (``size``) frames,
+    its first one is repeated.
     """
 
     def __init__(self, size: int) -> None:

@@ -8,8 +8,7 @@ together. Everything rarer (reset, get_state, set_state) carries a pickled value
 socket are our own processes.
 
 A worker imports neither torch nor torchrl (half a GB and six seconds each). It inherits all signals
-blocked (`WorkerLink`). It ends when its socket closes, and the kernel kills it when its parent
-dies.
+blocked (`WorkerLink`), ends when its socket closes, and dies with its parent by the kernel.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Worker:
 
     def __init__(self, sock: socket.socket, memory: int) -> None:
         self._sock, self._memory = sock, memory
-        self._envs: list[FetchEnv | GoalEnv] = []
+        self.envs: list[FetchEnv | GoalEnv] = []
 
     def serve(self) -> None:
         """Answer requests; return at the end of file. An exception answers the request it broke."""
@@ -72,22 +71,17 @@ class Worker:
             except Exception:
                 send_value(self._sock, ERROR, traceback.format_exc())
 
-    def close(self) -> None:
-        """Release the renderers."""
-        for env in self._envs:
-            env.close()
-
     def _build(self, request: tuple[TaskSpec, EnvSpec, tuple[Any, ...], int, range]) -> None:
         from fetchlab.envs.goal_env import open_env  # here, so that a failing import is reported
 
         task, env_spec, shape, self._index, self._numbers = request
         self._arrays = SharedArrays(self._memory, *shape)
         for _ in self._numbers:
-            self._envs.append(open_env(task, env_spec))
+            self.envs.append(open_env(task, env_spec))
 
     def _each(self) -> Iterator[tuple[int, FetchEnv | GoalEnv]]:
         """Its environments in order, with their numbers; the parent sees which one it is at."""
-        for number, env in zip(self._numbers, self._envs, strict=True):
+        for number, env in zip(self._numbers, self.envs, strict=True):
             self._arrays.current[self._index] = number
             yield number, env
 
@@ -132,9 +126,7 @@ class Worker:
 def send_value(sock: socket.socket, tag: bytes, value: object) -> None:
     """Send ``tag`` (one byte), the length and the pickle of ``value``.
 
-    Raises:
-        ConnectionError: the other end is gone.
-        TimeoutError: it takes nothing within `SLICES` of the socket's timeouts.
+    It raises ConnectionError where the other end is gone, TimeoutError where it takes nothing.
     """
     payload = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     view = memoryview(tag + _LENGTH.pack(len(payload)) + payload)
@@ -170,5 +162,6 @@ def main() -> None:
         worker = Worker(sock, memory)
         with contextlib.suppress(ConnectionError):  # the parent is gone: nobody is left to tell
             worker.serve()
-        worker.close()
+        for env in worker.envs:
+            env.close()
     os._exit(0)  # skip the interpreter's teardown, in which OpenGL libraries may hang or crash
