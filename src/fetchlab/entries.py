@@ -14,7 +14,7 @@ One environment step yields these entries (float32 unless said):
 ``desired_goal``    (G,)
 ==================  ==================  =========================================================
 
-D, P, G and A are the environment's (`fetchlab.envs.spec.EnvSpec`): 25, 10, 3 and 4 on FetchPush,
+D, P, G and A are the environment's (`EnvSpec`): 25, 10, 3 and 4 on FetchPush,
 whose goals are positions of the object in metres.
 
 This module imports no torch at run time: simulator workers import it.

@@ -22,7 +22,7 @@ from fetchlab.errors import ConfigError, require
 ENTRIES = ("observation", "achieved_goal", "desired_goal")
 EPISODES, STEPS = 2, 25
 REWARD_TOLERANCE = 1e-6
-_SEE = "see 'Bring an environment' in CONTRIBUTING.md"
+_SEE = "see 'An environment' in CONTRIBUTING.md"
 
 
 class Step(NamedTuple):
