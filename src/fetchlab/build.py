@@ -23,6 +23,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchrl.envs import TransformedEnv
 
 from fetchlab.algos.off_policy import OffPolicy
@@ -260,13 +261,17 @@ def swap_in(node: Mapping[str, Any]) -> Any:
     """What a group's YAML names by ``_target_``.
 
     Raises:
-        ConfigError: the part's own, without Hydra's words around it.
+        ConfigError: the part's own, or Lightning's of a part of its own, without Hydra's words.
     """
     try:
         return instantiate(node)
     except InstantiationException as error:
-        if isinstance(error.__cause__, ConfigError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        if isinstance(cause, MisconfigurationException):
+            says, name = " ".join(str(cause).split()), node["_target_"]
+            raise ConfigError(name, node, "arguments that fit", says) from None
         raise
 
 

@@ -135,3 +135,12 @@ def test_a_run_without_an_evaluation_says_so(compose_run, tmp_path):
     with pytest.raises(ConfigError, match="expected a LogPoints among them"):
         start(cfg)
     assert not Path(tmp_path / "run").exists()
+
+
+def test_what_a_stock_callback_refuses_is_one_line():
+    from fetchlab import build
+
+    node = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": MONITOR}
+    with pytest.raises(ConfigError, match=r"EarlyStopping=.*'mode': 'foo'.*`mode` can be") as said:
+        build.swap_in({**node, "mode": "foo"})
+    assert "\n" not in str(said.value)
