@@ -79,6 +79,7 @@ def unstable_simulator() -> None:
     """Workers boot with a simulator that blows up: see `torture.worker_faults`."""
     from fetchlab.envs import link
 
+    assert link._BOOT  # or nobody would read this one
     link._BOOT = "from torture.worker_faults import main; main()"
 
 

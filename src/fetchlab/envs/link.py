@@ -22,6 +22,7 @@ from fetchlab.envs import worker as remote
 from fetchlab.patience import SLICES, patiently
 
 # One simulator is one thread; a maths library that starts one per core only gets in its way.
+_BOOT = "from fetchlab.envs.worker import main; main()"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -58,10 +59,9 @@ class WorkerLink:
         # has a round to finish: the child inherits this mask, from its first instruction on. It
         # holds every signal that can be blocked: a worker ends with its parent, or by SIGKILL.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        boot = "from fetchlab.envs.worker import main; main()"
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", boot, *map(str, arguments)],
+                [sys.executable, "-P", "-c", _BOOT, *map(str, arguments)],
                 pass_fds=(theirs.fileno(), memory),
                 stdin=subprocess.DEVNULL,
                 env=environment,
