@@ -12,7 +12,7 @@ import torch
 from learning import learn
 from pretended import DeviceError, pretended
 
-from fetchlab.algos import metrics, sac, steps
+from fetchlab.algos import metrics, off_policy, steps
 from fetchlab.algos.off_policy import OffPolicy
 
 SMALL = (
@@ -155,13 +155,13 @@ def test_a_copy_to_the_device_within_an_update_is_noticed(on_the_cpu, tmp_path):
 
 def test_a_number_of_python_in_a_graph_is_noticed(on_the_cpu, tmp_path):
     """A bonus that grows by a hundredth with each call: replays do not call."""
-    plain, calls = sac.td_target, []
+    plain, calls = off_policy.td_target, []
 
     def growing(reward, *args, **options):
         calls.append(None)
         return plain(reward, *args, **options) + 0.01 * len(calls)
 
-    fault = (sac, "td_target", growing)
+    fault = (off_policy, "td_target", growing)
     cfg, _ = on_the_cpu("state", FEW)
     with mock.patch.object(*fault):
         reference = learn(cfg, tmp_path / "cpu", torch.device("cpu"), FEW)
