@@ -103,6 +103,7 @@ class OffPolicy(pl.LightningModule):
         self._step: Callable[[str, Tensor, Held], None]
         self._held: dict[str, Held] = {}
         self._masked: MaskedSteps | None = None
+        self._averaged: tuple[list[list[Tensor]], list[list[Tensor]]] | None = None
 
     @abstractmethod
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -199,14 +200,20 @@ class OffPolicy(pl.LightningModule):
 
     @torch.no_grad()
     def average(self, *pairs: tuple[nn.Module | None, nn.Module | None]) -> None:
-        """Move each target a step ``tau`` towards what it follows; statistics are copied."""
-        present = [(old, new) for old, new in pairs if old is not None and new is not None]
-        targets: list[Tensor] = [p for old, _ in present for p in old.parameters()]
-        online: list[Tensor] = [p for _, new in present for p in new.parameters()]
+        """Move each target a step ``tau`` towards what it follows; statistics are copied.
+
+        The pairs are those of the first call; collecting their tensors takes longer than averaging.
+        """
+        if self._averaged is None:
+            present = [(old, new) for old, new in pairs if old is not None and new is not None]
+            self._averaged = (
+                [[p for pair in present for p in pair[side].parameters()] for side in (0, 1)],
+                [[b for pair in present for b in pair[side].buffers()] for side in (0, 1)],
+            )
+        (targets, online), (copies, measured) = self._averaged
         torch._foreach_lerp_(targets, online, self.tau)
-        for target, followed in present:
-            for copied, measured in zip(target.buffers(), followed.buffers(), strict=True):
-                copied.copy_(measured)
+        for old, new in zip(copies, measured, strict=True):
+            old.copy_(new)
 
     def training_step(self, batch: RoundOfBatches, batch_idx: int) -> None:
         """Run this round's updates, `AT_ONCE` of them on batches that are in memory together."""
