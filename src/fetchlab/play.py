@@ -66,7 +66,10 @@ def evaluate_run(
     run_dir = Path(run_dir)
     require_run("run", run_dir)
     changes = changes or {}
-    cfg = config.changed(stored_config(run_dir, trusted_modules), changes)
+    stored = stored_config(run_dir, trusted_modules)
+    # A bound on learning's targets, which another task's rewards may not have, means nothing here.
+    no_bound = {"algo.q_bounds": False} if "q_bounds" in stored["algo"] else {}
+    cfg = config.changed(stored, {**no_bound, **changes})
     run = config.check(cfg)
     seeds, seeds_are = _seeds(run.seed, episodes, seed)
     results = run_dir / "evaluations"

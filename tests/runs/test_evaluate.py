@@ -87,6 +87,16 @@ def test_another_task_is_played_and_recorded(finished, capsys, monkeypatch):
     assert stored["return"] == -7.0
 
 
+def test_a_bound_on_learnings_targets_does_not_keep_a_policy_from_dense_rewards(
+    finished, capsys, monkeypatch
+):
+    args = (f"run={finished}", "episodes=1", "task=fetch_reach_dense", "task.max_episode_steps=7")
+    out, err, code = evaluation(capsys, monkeypatch, *args)
+    assert (err, code) == ("", 0)
+    stored = json.loads(Path(out.rpartition("result: ")[2].strip()).read_text())
+    assert -7.0 < stored["return"] < 0.0
+
+
 def test_another_camera_replaces_keys_of_the_runs_own(copied, compose_run, capsys, monkeypatch):
     seen = []
 

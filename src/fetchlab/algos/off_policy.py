@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fetchlab.algos.metrics import MetricSums
 from fetchlab.algos.routing import LossName, Routing
 from fetchlab.algos.steps import AT_ONCE, CapturedUpdates, CheckedSteps, Held, MaskedSteps
-from fetchlab.entries import PIXELS, EnvSpec
+from fetchlab.entries import DESIRED_GOAL, PIXELS, EnvSpec
 from fetchlab.errors import NonFiniteError, require
 from fetchlab.fields import Above, Below, Hint, Max, Min
 from fetchlab.networks.agent import Agent
@@ -135,7 +135,7 @@ class OffPolicy(pl.LightningModule):
         """What the actor sees (N, D) of simulator rows: stored vectors, and ``frames``."""
         agent, sees = self.agent, PIXELS in self.agent.actor_inputs
         obs = self._here(obs, (*agent.stored, *(("frames",) if sees else ())))
-        vectors = agent.vectors(obs, obs.get("desired_goal"))
+        vectors = agent.vectors(obs, obs.get(DESIRED_GOAL))
         return agent.actor_input(vectors, agent.encode(obs.get("frames") if sees else None))
 
     def seeing_parameters(self, optimizer: str) -> list[nn.Parameter]:

@@ -81,7 +81,6 @@ class ReplayDataModule(pl.LightningDataModule):
         epoch_env_steps: distance between two evaluations.
         verify: which episodes are held against their checksums when a run is resumed.
 
-
     Attributes:
         seed: of the run.
         make_evaluation_env: builds environments for evaluation, where training has its own.
