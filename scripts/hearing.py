@@ -29,8 +29,8 @@ from measure.frames import Moments, collect  # noqa: E402
 from fetchlab.algos.off_policy import OffPolicy  # noqa: E402
 from fetchlab.build import Parts, build_module, build_parts  # noqa: E402
 from fetchlab.config import compose, typed  # noqa: E402
-from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL  # noqa: E402
 
+TOLD = ("critic_loss", "q_mean", "feature_gradient_critic", "goal_error_m")
 APART_M = 0.05  # objects nearer to each other than a success are no pair
 
 
@@ -81,8 +81,9 @@ def train(
     for done in range(0, updates + 1, every):
         metrics = module.pop_metrics() if done else {}
         line = f"  {done:6d} updates {spent:5.0f} s  hears {hearing(module, moments):6.1%}"
-        told = ("train/critic_loss", "train/q_mean", "train/feature_gradient_critic", "train/goal_error_m")
-        line += "".join(f"  {n.split('/')[1]} {metrics[n]:.4g}" for n in told if n in metrics)
+        line += "".join(
+            f"  {n} {metrics[f'train/{n}']:.4g}" for n in TOLD if f"train/{n}" in metrics
+        )
         print(line, flush=True)
         if done == updates:
             return

@@ -12,6 +12,8 @@ One environment step yields these entries (float32 unless said):
 ``proprio``         (P,)                the robot's own sensors, entries of ``state``
 ``achieved_goal``   (G,)                from ``state``, where it is a slice of it
 ``desired_goal``    (G,)
+``estimated_goal``  (G,)                where the actor acts: ``achieved_goal`` as its encoder reads
+                                        it off the pixels; where it learns: the stored one
 ==================  ==================  =========================================================
 
 D, P, G and A are the environment's (`EnvSpec`): 25, 10, 3 and 4 on FetchPush,
@@ -40,8 +42,10 @@ STATE = "state"
 PROPRIO = "proprio"
 ACHIEVED_GOAL = "achieved_goal"
 DESIRED_GOAL = "desired_goal"
+ESTIMATED_GOAL = "estimated_goal"
 VECTOR_ENTRIES = (STATE, PROPRIO, ACHIEVED_GOAL, DESIRED_GOAL)
-ENTRIES = (PIXELS, *VECTOR_ENTRIES)
+ENTRIES = (PIXELS, *VECTOR_ENTRIES, ESTIMATED_GOAL)
+SEEING = (PIXELS, ESTIMATED_GOAL)  # entries that take a camera
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fetchlab.entries import PIXELS
+from fetchlab.entries import SEEING
 from fetchlab.fields import (
     GLOBAL,
     Above,
@@ -86,7 +86,7 @@ class Obs:
     @property
     def sees_pixels(self) -> bool:
         """Whether actor or critics take images."""
-        return PIXELS in self.actor_inputs or PIXELS in self.critic_inputs
+        return any(name in (*self.actor_inputs, *self.critic_inputs) for name in SEEING)
 
 
 @dataclass(frozen=True)

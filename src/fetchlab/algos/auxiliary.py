@@ -60,12 +60,15 @@ class GoalPrediction(nn.Module):
         )
         self.register_buffer("centre", torch.tensor(list(centre_m)), persistent=False)
 
+    def predict(self, features: Tensor) -> Tensor:
+        """The achieved goal (B, goal_dim), metres, of features (B, D)."""
+        return self.centre + self._scale_m * self.layers(features)
+
     def forward(
         self, features: Tensor, batch: TensorDictBase, next_features: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the mean distance in metres as ``train/goal_error_m``."""
-        predicted = self.centre + self._scale_m * self.layers(features)
-        offset = predicted - self._env_spec.achieved_goal(batch)
+        offset = self.predict(features) - self._env_spec.achieved_goal(batch)
         error_m = torch.linalg.vector_norm(offset.detach(), dim=-1).mean()
         return (offset / self._scale_m).square().sum(dim=-1).mean(), {self.metrics[0]: error_m}
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fetchlab.algos.metrics import MetricSums
 from fetchlab.algos.routing import LossName, Routing
 from fetchlab.algos.steps import AT_ONCE, CapturedUpdates, CheckedSteps, Held, MaskedSteps
-from fetchlab.entries import DESIRED_GOAL, PIXELS, EnvSpec
+from fetchlab.entries import EnvSpec
 from fetchlab.errors import NonFiniteError, require
 from fetchlab.fields import Above, Below, Hint, Max, Min
 from fetchlab.networks.agent import Agent
@@ -133,10 +133,9 @@ class OffPolicy(pl.LightningModule):
     @torch.no_grad()
     def actor_input(self, obs: TensorDictBase) -> Tensor:
         """What the actor sees (N, D) of simulator rows: stored vectors, and ``frames``."""
-        agent, sees = self.agent, PIXELS in self.agent.actor_inputs
-        obs = self._here(obs, (*agent.stored, *(("frames",) if sees else ())))
-        vectors = agent.vectors(obs, obs.get(DESIRED_GOAL))
-        return agent.actor_input(vectors, agent.encode(obs.get("frames") if sees else None))
+        agent = self.agent
+        frames = ("frames",) if agent.actor_looks else ()
+        return agent.actor_view(self._here(obs, (*agent.stored, *frames)))
 
     def seeing_parameters(self, optimizer: str) -> list[nn.Parameter]:
         """Those of encoder and auxiliary heads, where this optimizer holds them; else none."""

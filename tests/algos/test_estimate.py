@@ -1,0 +1,82 @@
+"""``estimated_goal``: acting, what the encoder sees; learning, the stored one."""
+
+from functools import partial
+
+import pytest
+import torch
+from small_sac import ROUTINGS, SIZE, SPEC, STACK, make_batch, make_module
+from tensordict import TensorDict
+
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE
+from fetchlab.errors import ConfigError
+
+INPUTS = ["estimated_goal", "proprio", "desired_goal"]
+STATE_INPUTS = ["state", "achieved_goal", "desired_goal"]
+make = partial(
+    make_module, routing=ROUTINGS["auxiliary"], actor_inputs=INPUTS, critic_inputs=STATE_INPUTS
+)
+
+
+@pytest.fixture
+def module():
+    return make(goal_weight=1.0)
+
+
+def rows(n=5, seed=0):
+    """What simulators gave."""
+    rng = torch.Generator().manual_seed(seed)
+    images = (n, 3 * STACK, SIZE, SIZE)
+    entries = {
+        "state": torch.randn(n, 25, generator=rng),
+        "desired_goal": torch.randn(n, 3, generator=rng),
+        "frames": torch.randint(0, 256, images, dtype=torch.uint8, generator=rng),
+    }
+    return TensorDict(entries, batch_size=[n])
+
+
+def test_an_acting_actor_is_given_what_the_encoder_reads_off_the_pixels(module):
+    obs = rows()
+    guess = module.agent.auxiliary["goal_prediction"].predict(module.agent.encode(obs["frames"]))
+    given = module.actor_input(obs)
+    assert torch.equal(given[:, :3], guess.detach())
+    assert torch.equal(given[:, 3:13], obs["state"][:, list(SPEC.proprio)])
+    assert torch.equal(given[:, 13:], obs["desired_goal"])
+
+
+def test_no_action_depends_on_where_the_object_is_said_to_be(module):
+    obs, moved = rows(), rows()
+    moved["state"][:, [i for i in range(25) if i not in SPEC.proprio]] += 1.0
+    assert torch.equal(module.act(obs), module.act(moved))
+    darker = rows()
+    darker["frames"] = darker["frames"] // 2
+    assert not torch.equal(module.act(obs), module.act(darker))
+    assert torch.equal(obs[STATE], rows()[STATE])  # the simulator's rows stay as they were
+
+
+def test_a_learning_actor_is_given_the_stored_goal(module):
+    batch = make_batch()
+    vectors = module.agent.vectors(batch, batch.get(DESIRED_GOAL))
+    stored = module.agent.env_spec.achieved_goal(batch)
+    assert torch.equal(vectors["estimated_goal"], stored)
+    assert torch.equal(vectors[ACHIEVED_GOAL], stored)
+
+
+def test_only_the_auxiliary_loss_reaches_the_encoder(module):
+    before = [p.detach().clone() for p in module.agent.encoder.parameters()]
+    module.learn(make_batch())
+    after = list(module.agent.encoder.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    metrics = module.pop_metrics()
+    assert metrics["train/feature_gradient_auxiliary"] > 0
+    assert metrics["train/feature_gradient_actor"] == 0
+    assert metrics["train/feature_gradient_critic"] == 0
+
+
+def test_a_guess_needs_a_loss_that_guesses():
+    with pytest.raises(ConfigError, match=r"auxiliary=\[\]: expected one that predicts the goal"):
+        make()
+
+
+def test_critics_are_not_given_a_guess():
+    with pytest.raises(ConfigError, match=r"obs.critic_inputs=.*expected no estimated_goal"):
+        make(goal_weight=1.0, critic_inputs=INPUTS)
