@@ -10,7 +10,7 @@ from typing import Any
 from fetchlab import config
 from fetchlab.build import build_env, build_module
 from fetchlab.callbacks.evaluation import describe
-from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
+from fetchlab.checkpoint.find import newest_policy, warn_of_strangers
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.torch_io import load_weights
 from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
@@ -47,7 +47,8 @@ def evaluate_run(
         run_dir: a run's folder.
         episodes: how many, each with its own seed.
         video: also write the first episodes to ``videos/``.
-        checkpoint: folder of a checkpoint; None takes the newest valid one.
+        checkpoint: folder of a checkpoint; None takes the newest valid one, where a run was
+            published without those that it could be resumed from the best weights.
         seed: play what a training evaluation of a run with this seed plays; None plays episodes
             that neither training nor its evaluations use.
         trusted_modules: that the run's configuration may name beside the project's.
@@ -79,7 +80,7 @@ def evaluate_run(
             remedy = "make it one, or leave video=true out"
             require_writable("video", run_dir / "videos", remedy)
         if checkpoint is None:
-            path = newest_valid(run_dir / "checkpoints")
+            path = newest_policy(run_dir / "checkpoints")
         else:
             path = Path(checkpoint)
             warn_of_strangers(path, unlisted(path))

@@ -62,6 +62,17 @@ def test_by_default_no_episode_is_one_that_training_or_its_evaluations_use(finis
     assert len(files) == 2
 
 
+def test_a_run_published_with_its_best_weights_alone_is_played(copied):
+    best = next((copied / "checkpoints").glob("best_*"))
+    for step in (copied / "checkpoints").glob("step_*"):
+        shutil.rmtree(step)
+    assert evaluate_run(copied, 2, video=False, checkpoint=None)["checkpoint"] == best.name
+    # One that was resumable says what became of that, and does not fall back in silence.
+    (copied / "checkpoints" / "step_000000800").mkdir()
+    with pytest.raises(RunFailedError, match="step_000000800 refused"):
+        evaluate_run(copied, 2, video=False, checkpoint=None)
+
+
 def test_the_result_is_kept_in_the_runs_folder(copied):
     before = (copied / "evaluation.json").read_bytes()
     results = [evaluate_run(copied, 2, video=False, checkpoint=None, seed=k) for k in (0, 1)]

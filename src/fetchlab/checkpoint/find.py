@@ -108,6 +108,12 @@ def newest_valid(folder: Path, kind: str = "step") -> Path:
     )
 
 
+def newest_policy(folder: Path) -> Path:
+    """`newest_valid` to play: weights alone where there is nothing to resume from, not even bad."""
+    kinds = {kind_of(path) for path in folder.iterdir()} if folder.is_dir() else set()
+    return newest_valid(folder, "best" if kinds - {None} == {"best"} else "step")
+
+
 def warn_of_strangers(folder: Path, names: list[str]) -> None:
     """Log the names of files that are no part of a run; nothing reads them."""
     if names:
