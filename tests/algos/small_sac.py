@@ -80,7 +80,13 @@ def make_module(
 ):
     """One with its optimizers; ``more`` are arguments of `make_agent` or settings."""
     if goal_weight > 0:
-        goal = {"weight": goal_weight, "hidden": 16, "centre_m": [1.3, 0.7, 0.4], "scale_m": 0.1}
+        goal = {
+            "weight": goal_weight,
+            "hidden": 16,
+            "centre_m": [1.3, 0.7, 0.4],
+            "scale_m": 0.1,
+            "huber_m": None,
+        }
         more["auxiliary"] = {"goal_prediction": partial(GoalPrediction, **goal)}
     own = {key: more.pop(key) for key in settings if key in more}
     module = algorithm(

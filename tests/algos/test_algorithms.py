@@ -181,7 +181,7 @@ def test_next_features_are_twice_one_minus_the_cosine_and_can_be_learned():
 
 
 def test_several_auxiliary_losses_teach_together_each_with_its_weight_and_metrics():
-    goal = {"hidden": 16, "centre_m": [1.3, 0.7, 0.4], "scale_m": 0.1}
+    goal = {"hidden": 16, "centre_m": [1.3, 0.7, 0.4], "scale_m": 0.1, "huber_m": None}
     losses = {
         "goal_prediction": partial(GoalPrediction, weight=1.0, **goal),
         "next_features": partial(NextFeatures, weight=0.5, hidden=16),

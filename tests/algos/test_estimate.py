@@ -7,6 +7,7 @@ import torch
 from small_sac import ROUTINGS, SIZE, SPEC, STACK, make_batch, make_module
 from tensordict import TensorDict
 
+from fetchlab.algos.auxiliary import GoalPrediction
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE
 from fetchlab.errors import ConfigError
 
@@ -80,3 +81,30 @@ def test_a_guess_needs_a_loss_that_guesses():
 def test_critics_are_not_given_a_guess():
     with pytest.raises(ConfigError, match=r"obs.critic_inputs=.*expected no estimated_goal"):
         make(goal_weight=1.0, critic_inputs=INPUTS)
+
+
+def goal_loss(huber_m):
+    return GoalPrediction(
+        2, SPEC, weight=1.0, hidden=4, centre_m=[1.3, 0.7, 0.4], scale_m=0.1, huber_m=huber_m
+    )
+
+
+def loss_at(of, offset_m):
+    """Value and gradient by the guess, for one row whose guess is off by that much along x."""
+    batch = make_batch()[:1]
+    guess = (of._env_spec.achieved_goal(batch) + torch.tensor([[offset_m, 0.0, 0.0]])).detach()
+    guess.requires_grad_(True)
+    of.predict = lambda features: guess
+    loss, metrics = of(torch.zeros(1, 2), batch, None)
+    loss.backward()
+    assert metrics["train/goal_error_m"].item() == pytest.approx(abs(offset_m), abs=1e-6)
+    return loss.item(), guess.grad[0, 0].item()
+
+
+def test_the_goal_loss_is_squared_near_and_linear_far_away_by_hand():
+    # In units of 0.1 m: d^2 up to 0.2, then 2 * 0.2 d - 0.04; the gradient is by metres.
+    assert loss_at(goal_loss(0.02), 0.01) == pytest.approx((0.01, 2.0), rel=1e-3)
+    assert loss_at(goal_loss(0.02), 0.02) == pytest.approx((0.04, 4.0), rel=1e-3)
+    assert loss_at(goal_loss(0.02), 0.5) == pytest.approx((1.96, 4.0), rel=1e-3)
+    assert loss_at(goal_loss(None), 0.5) == pytest.approx((25.0, 100.0), rel=1e-3)
+    assert loss_at(goal_loss(0.02), 0.0) == (0.0, 0.0)

@@ -23,7 +23,9 @@ class GoalPrediction(nn.Module):
     episode on should end the flat part. The label is free, every stored row has it; it is used for
     learning only and never becomes an input.
 
-    The loss is the mean squared distance in units of ``scale_m``; with the centre that makes the
+    The loss is the mean squared distance in units of ``scale_m``, beyond ``huber_m`` linear in it
+    (Huber 1964): where an object that fell off the table lies can only be guessed, and squares of
+    half a metre would drown those of a centimetre; with the centre that makes the
     network's own output of the order of 1: positions on the table differ by a tenth of a metre
     around an offset ten times as large.
 
@@ -32,6 +34,7 @@ class GoalPrediction(nn.Module):
         hidden: width of the hidden ReLU layer.
         centre_m: metres, one number for each of the goal's; the middle of the table.
         scale_m: metres; how far the object usually lies from there.
+        huber_m: metres; None: squares everywhere.
     """
 
     metrics = ("train/goal_error_m",)
@@ -46,6 +49,7 @@ class GoalPrediction(nn.Module):
         hidden: Annotated[int, Min(1)],
         centre_m: Sequence[float],
         scale_m: Annotated[float, Above(0)],
+        huber_m: Annotated[float, Above(0)] | None,
     ) -> None:
         super().__init__()
         goal_dim, key = env_spec.goal_dim, "auxiliary.goal_prediction.centre_m"
@@ -55,6 +59,7 @@ class GoalPrediction(nn.Module):
         )
         require(len(centre_m) == goal_dim, key, list(centre_m), expected, remedy)
         self._env_spec, self.weight, self._scale_m = env_spec, weight, scale_m
+        self._huber = None if huber_m is None else huber_m / scale_m
         self.layers = nn.Sequential(
             nn.Linear(feature_dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, goal_dim)
         )
@@ -70,7 +75,12 @@ class GoalPrediction(nn.Module):
         """The loss, and the mean distance in metres as ``train/goal_error_m``."""
         offset = self.predict(features) - self._env_spec.achieved_goal(batch)
         error_m = torch.linalg.vector_norm(offset.detach(), dim=-1).mean()
-        return (offset / self._scale_m).square().sum(dim=-1).mean(), {self.metrics[0]: error_m}
+        squared = (offset / self._scale_m).square().sum(dim=-1)
+        if self._huber is not None:
+            # The squares themselves up to there: sqrt has no gradient at 0.
+            far = 2 * self._huber * squared.clamp(min=self._huber**2).sqrt() - self._huber**2
+            squared = torch.where(squared < self._huber**2, squared, far)
+        return squared.mean(), {self.metrics[0]: error_m}
 
 
 class NextFeatures(nn.Module):
