@@ -58,7 +58,9 @@ def make_agent(
     torch.manual_seed(3)
     vision = None
     if pixels:
-        cnn = ManipulationCNN(in_channels=3 * STACK, image_size=SIZE, filters=4)
+        cnn = ManipulationCNN(
+            in_channels=3 * STACK, image_size=SIZE, filters=4, strides=[2, 1, 1, 2]
+        )
         pooling = SpatialSoftmax(in_shape=cnn.out_shape, temperature=1.0)
         encoder = PixelEncoder(cnn, pooling, nn.Identity())
         losses = {name: make(encoder.out_dim, spec) for name, make in dict(auxiliary).items()}

@@ -13,12 +13,15 @@ from fetchlab.networks.encoders.impala_cnn import ImpalaCNN
 from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.encoders.nature_cnn import NatureCNN
 
-MANIPULATION = (ManipulationCNN, {"filters": 32})
+MANIPULATION = (ManipulationCNN, {"filters": 32, "strides": [2, 1, 1, 2]})
+SHALLOW = (ManipulationCNN, {"filters": 16, "strides": [2, 1, 1]})
 NATURE = (NatureCNN, {"filters": [32, 64, 64]})
 DRQV2 = (DrQv2CNN, {"filters": 32})
 IMPALA = (ImpalaCNN, {"depths": [16, 32, 32]})
 EVERY = pytest.mark.parametrize(
-    "kind", [MANIPULATION, NATURE, DRQV2, IMPALA], ids=lambda kind: kind[0].__name__
+    "kind",
+    [MANIPULATION, SHALLOW, NATURE, DRQV2, IMPALA],
+    ids=["ManipulationCNN", "three layers", "NatureCNN", "DrQv2CNN", "ImpalaCNN"],
 )
 
 
@@ -31,8 +34,22 @@ def build(kind, image_size, in_channels=12):
     [
         (NATURE, 84, [20, 9, 7]),  # (84 - 8) / 4 + 1, (20 - 4) / 2 + 1, 9 - 2
         (NATURE, 64, [15, 6, 4]),
+        (NATURE, 48, [11, 4, 2]),
         (DRQV2, 84, [41, 39, 37, 35]),  # floor((84 - 3) / 2) + 1, then 2 less each time
         (DRQV2, 64, [31, 29, 27, 25]),
+        (DRQV2, 48, [23, 21, 19, 17]),
+        (DRQV2, 32, [15, 13, 11, 9]),
+        (MANIPULATION, 84, [42, 42, 42, 21]),  # half, as often as a stride is 2
+        (MANIPULATION, 64, [32, 32, 32, 16]),
+        (MANIPULATION, 48, [24, 24, 24, 12]),
+        (MANIPULATION, 32, [16, 16, 16, 8]),
+        (MANIPULATION, 16, [8, 8, 8, 4]),
+        (SHALLOW, 84, [42, 42, 42]),
+        (SHALLOW, 64, [32, 32, 32]),
+        (SHALLOW, 48, [24, 24, 24]),
+        (SHALLOW, 32, [16, 16, 16]),
+        (SHALLOW, 16, [8, 8, 8]),
+        ((ManipulationCNN, {"filters": 8, "strides": [3]}), 16, [6]),  # (16 + 2 - 3) // 3 + 1
     ],
 )
 def test_sides_after_each_convolution(kind, image_size, expected):
@@ -45,7 +62,10 @@ def test_sides_after_each_convolution(kind, image_size, expected):
     assert encoder.out_shape == tuple(maps.shape[1:])
 
 
-@pytest.mark.parametrize(("image_size", "expected"), [(84, [42, 21, 11]), (64, [32, 16, 8])])
+@pytest.mark.parametrize(
+    ("image_size", "expected"),
+    [(84, [42, 21, 11]), (64, [32, 16, 8]), (48, [24, 12, 6]), (32, [16, 8, 4]), (16, [8, 4, 2])],
+)
 def test_impala_halves_the_image_in_each_section(image_size, expected):
     encoder, maps, sides = build(IMPALA, image_size), torch.rand(1, 12, image_size, image_size), []
     for layer in encoder:
@@ -84,7 +104,7 @@ def test_out_shape_is_the_shape_that_comes_out(kind, image_size):
 
 
 @pytest.mark.parametrize(
-    ("kind", "least"), [(MANIPULATION, 5), (NATURE, 44), (DRQV2, 17), (IMPALA, 9)]
+    ("kind", "least"), [(MANIPULATION, 5), (SHALLOW, 3), (NATURE, 44), (DRQV2, 17), (IMPALA, 9)]
 )
 def test_the_smallest_image_leaves_maps_of_two_by_two(kind, least):
     assert build(kind, least).out_shape[1:] == (2, 2)
@@ -100,6 +120,10 @@ def test_the_smallest_image_leaves_maps_of_two_by_two(kind, least):
     [
         (IMPALA, {"depths": []}, r"encoder\.depths=\[\]"),
         (IMPALA, {"depths": [16, -1]}, r"encoder\.depths=\[16, -1\]"),
+        (MANIPULATION, {"strides": []}, r"encoder\.strides=\[\]: expected at least one number"),
+        (MANIPULATION, {"strides": [2, 0]}, r"encoder\.strides=\[2, 0\]: expected .* from 1 to 3"),
+        (MANIPULATION, {"strides": [4, 1]}, r"encoder\.strides=\[4, 1\]: .*step over pixels"),
+        (MANIPULATION, {"strides": [2] * 40}, r"image_size=84: .*use at least 1099511627777 "),
     ],
 )
 def test_impossible_sizes_are_refused(kind, bad, message):

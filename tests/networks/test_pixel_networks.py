@@ -11,9 +11,11 @@ from fetchlab.networks.encoders.manipulation_cnn import ManipulationCNN
 from fetchlab.networks.pixel_encoder import PixelEncoder, scaled
 from fetchlab.networks.pooling import FlattenLinear, SpatialSoftmax
 
+STRIDES = [2, 1, 1, 2]
+
 
 def test_convolutions_keep_84_at_42_42_42_21():
-    cnn = ManipulationCNN(in_channels=12, image_size=84, filters=32)
+    cnn = ManipulationCNN(in_channels=12, image_size=84, filters=32, strides=STRIDES)
     sides, maps = [], torch.rand(1, 12, 84, 84)
     for layer in cnn:
         maps = layer(maps)
@@ -21,18 +23,19 @@ def test_convolutions_keep_84_at_42_42_42_21():
             sides.append(maps.shape[-1])
     assert sides == [42, 42, 42, 21]
     assert cnn.out_shape == (32, 21, 21) == tuple(maps.shape[1:])
+    assert [*cnn.state_dict()][::2] == ["0.weight", "2.weight", "4.weight", "6.weight"]
     # 9 weights per channel pair, and biases: 12*32*9 + 3*32*32*9 + 4*32
     assert sum(p.numel() for p in cnn.parameters()) == 3456 + 27648 + 128
 
 
 @pytest.mark.parametrize("image_size", [5, 6, 7, 8, 64, 83, 100])
 def test_out_shape_is_the_shape_that_comes_out(image_size):
-    cnn = ManipulationCNN(in_channels=3, image_size=image_size, filters=2)
+    cnn = ManipulationCNN(in_channels=3, image_size=image_size, filters=2, strides=STRIDES)
     assert tuple(cnn(torch.rand(1, 3, image_size, image_size)).shape[1:]) == cnn.out_shape
 
 
 def test_maps_stay_centred_on_the_image():
-    cnn = ManipulationCNN(in_channels=1, image_size=84, filters=4)
+    cnn = ManipulationCNN(in_channels=1, image_size=84, filters=4, strides=STRIDES)
     with torch.no_grad():
         for layer in cnn:
             if isinstance(layer, nn.Conv2d):
@@ -134,7 +137,7 @@ def test_features_are_normalised_after_pooling():
 @pytest.mark.parametrize("pool", ["softmax", "flatten"])
 def test_pixel_encoder_trains_whole_in_any_memory_format(pool):
     torch.manual_seed(0)
-    cnn = ManipulationCNN(in_channels=6, image_size=16, filters=8)
+    cnn = ManipulationCNN(in_channels=6, image_size=16, filters=8, strides=STRIDES)
     pooling = (
         SpatialSoftmax(cnn.out_shape, 1.0) if pool == "softmax" else FlattenLinear(cnn.out_shape, 5)
     )

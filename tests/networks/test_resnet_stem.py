@@ -41,7 +41,9 @@ def by_functions(pixels, weights):
     return x
 
 
-@pytest.mark.parametrize(("image_size", "side"), [(84, 21), (64, 16), (7, 2), (5, 2)])
+@pytest.mark.parametrize(
+    ("image_size", "side"), [(84, 21), (64, 16), (48, 12), (32, 8), (16, 4), (7, 2), (5, 2)]
+)
 def test_every_frame_goes_through_the_same_stem(file, image_size, side):
     encoder = stem(file, image_size, frames=3)
     pixels = torch.rand(2, 9, image_size, image_size)

@@ -8,7 +8,6 @@ are built for ``in_channels``, stacked frames x 3, and the side ``image_size`` o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import NamedTuple
 
 from torch import nn
@@ -36,7 +35,9 @@ def output_side(side: int, layers: Sequence[Layer]) -> int:
 def check_image(image_size: int, layers: Sequence[Layer]) -> int:
     """Side of the last map; `ConfigError`, with the least size, where it would be below 2x2."""
     side = output_side(image_size, layers) if image_size >= 1 else 0
-    least = next(size for size in count(1) if output_side(size, layers) >= MIN_MAP_SIDE)
+    least = MIN_MAP_SIDE
+    for kernel, stride, padding in reversed(layers):
+        least = max((least - 1) * stride + kernel - 2 * padding, 1)
     expected = f"an image that leaves feature maps of {MIN_MAP_SIDE}x{MIN_MAP_SIDE} or more"
     remedy = f"use at least {least} pixels; the study's is 84"
     require(side >= MIN_MAP_SIDE, "image_size", image_size, expected, remedy)
