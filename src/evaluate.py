@@ -19,7 +19,7 @@ The result is printed, and written to RUN_DIR/evaluations/. The keys of configs/
   video=true                 write the first episodes to RUN_DIR/videos/
   trusted_modules=[my_pkg]   modules of your own that the run's configuration may name
   task=NAME                  another task of configs/task than the run's own
-  obs.pixels.camera.KEY=...  another camera; show_goal and quality in the same way
+  obs.pixels.camera.KEY=...  another camera; show_goal, quality, supersample in the same way
 
 Examples:
   python src/evaluate.py run=logs/state_reach/RUN episodes=100 video=true

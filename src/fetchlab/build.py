@@ -184,7 +184,7 @@ def task_spec(run: Run, render: bool | None = None) -> TaskSpec:
     pixels = None
     if run.obs.sees_pixels if render is None else render:
         # A video of an agent without pixels: the usual picture.
-        pixels = run.obs.pixels or Pixels(84, None, True, "fast")
+        pixels = run.obs.pixels or Pixels(84, 1, None, True, "fast")
     return TaskSpec(pixels=pixels, **vars(run.task))
 
 

@@ -22,6 +22,7 @@ CONFIGS = ROOT / "configs"
 #: Not part of the hash: the same experiment may be repeated, moved and prolonged.
 NOT_HASHED = ("seed", "run_dir", "total_env_steps", "trusted_modules")
 MAX_FRAME_STACK = 8
+MAX_RENDERED_SIDE = 1024  # every driver's offscreen buffer has it; ten frames a second in software
 
 
 def compose(experiment: str, *overrides: str) -> dict[str, Any]:
@@ -147,6 +148,15 @@ def _check_sizes(run: schema.Run) -> None:
         f"at most {MAX_FRAME_STACK}, a third of a second",
         "the study stacked 4",
     )
+    if (pixels := run.obs.pixels) is not None:
+        require(
+            pixels.rendered_size <= MAX_RENDERED_SIDE,
+            "obs.pixels.supersample",
+            pixels.supersample,
+            f"at most {MAX_RENDERED_SIDE // pixels.image_size} with obs.pixels.image_size="
+            f"{pixels.image_size}, a rendered picture of {MAX_RENDERED_SIDE} pixels or less",
+            "2 to 4 are enough",
+        )
     key, evaluation = "callbacks.evaluation", run.callbacks.evaluation
     require(
         evaluation.workers is None or evaluation.workers <= evaluation.n_envs,

@@ -26,7 +26,7 @@ from fetchlab.schema import Run
 
 RECORDED_EPISODES = 4
 FRAMES_PER_S = 25  # an env step is 0.04 s
-MAGNIFY = 4
+VIDEO_SIDE = 336  # pixels, or a little more: images are enlarged by whole factors, 84 to four times
 #: Added to the seeds of training evaluations: `best_` was chosen by those very episodes. Training's
 #: own seeds lie below 2^32.
 OWN_SEEDS = 1_000_000_000_000
@@ -147,5 +147,5 @@ def _play(
 def _write_videos(played: Episodes, folder: Path, env_steps: int) -> list[str]:
     paths = [folder / f"{env_steps:09d}_{index}.mp4" for index in range(len(played.frames))]
     for frames, path in zip(played.frames, paths, strict=True):
-        write_video(frames.numpy(), path, FRAMES_PER_S, MAGNIFY)
+        write_video(frames.numpy(), path, FRAMES_PER_S, magnify=-(-VIDEO_SIDE // frames.shape[-1]))
     return [str(path) for path in paths]

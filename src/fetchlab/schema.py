@@ -61,6 +61,9 @@ class Pixels:
     """``obs.pixels``; without a camera gymnasium's default one, where a cube is 3 pixels wide."""
 
     image_size: Annotated[int, Min(16), Max(256), Hint("84 is the usual choice")]
+    supersample: Annotated[
+        int, Min(1), Max(16), Hint("1 renders images as they are, 2 to 4 smooth")
+    ]
     camera: Annotated[
         Camera | None,
         Hint("begin with obs=pixels_strict, whose camera can be changed key by key"),
@@ -69,6 +72,11 @@ class Pixels:
     quality: Annotated[
         Literal["fast", "reference"], Hint("fast is quicker, reference equals gymnasium's picture")
     ]
+
+    @property
+    def rendered_size(self) -> int:
+        """Side of the picture whose blocks are averaged to an image, pixels."""
+        return self.image_size * self.supersample
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import gc
+from itertools import pairwise
 from pathlib import Path
 
 import gymnasium
@@ -30,8 +31,8 @@ CLOSE_BY_TASK = {
 INSIDE = Camera((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
 
 
-def make(env_id="FetchPush-v4", *, size=SIZE, camera=None, show_goal=True, quality="fast"):
-    return FetchEnv(TaskSpec(env_id, 50, Pixels(size, camera, show_goal, quality)))
+def make(env_id="FetchPush-v4", *, size=SIZE, block=1, camera=None, show_goal=True, quality="fast"):
+    return FetchEnv(TaskSpec(env_id, 50, Pixels(size, block, camera, show_goal, quality)))
 
 
 def action(rng):
@@ -74,6 +75,45 @@ def test_reference_equals_gymnasium(env_id, size):
             assert_same(env.step(a).obs, observation)
     theirs.close()
     env.close()
+
+
+def test_block_means_by_hand():
+    rgb = np.zeros((4, 4, 3), np.uint8)
+    rgb[:2, :2, 0] = [[0, 1], [0, 1]]  # 2 / 4 is a half: up
+    rgb[:2, 2:, 1] = [[255, 255], [255, 254]]  # 1019 / 4 = 254.75
+    rgb[2:, :2, 2] = [[0, 1], [0, 0]]  # 1 / 4
+    expected = np.zeros((2, 2, 3), np.uint8)
+    expected[0, 0, 0], expected[0, 1, 1] = 1, 255
+    np.testing.assert_array_equal(rendering.block_mean(rgb, 2), expected)
+    assert rendering.block_mean(rgb, 1) is rgb
+    white = np.full((32, 32, 3), 255, np.uint8)  # the largest sum, 65,280
+    np.testing.assert_array_equal(rendering.block_mean(white, 16), white[:2, :2])
+    noise = np.random.default_rng(0).integers(0, 256, (15, 15, 3), np.uint8)
+    exact = [[round(int(cell.sum()) / 9) for cell in row] for row in blocks(noise, 3)]
+    np.testing.assert_array_equal(rendering.block_mean(noise, 3)[..., 0], exact)
+
+
+def blocks(rgb, block):
+    """Of the first channel."""
+    starts = range(0, len(rgb), block)
+    return [[rgb[y : y + block, x : x + block, 0] for x in starts] for y in starts]
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "quality"), [(32, 2, "fast"), (16, 4, "reference"), (16, 3, "fast")]
+)
+def test_a_supersampled_frame_is_the_mean_of_blocks_of_the_large_one(size, block, quality):
+    small = make(size=size, block=block, camera=CLOSE, quality=quality)
+    large = make(size=size * block, camera=CLOSE, quality=quality)
+    rng = np.random.default_rng(0)
+    frames, shape = (small.reset(1).pixels, large.reset(1).pixels), (3, size, block, size, block)
+    for _ in range(4):
+        assert frames[0].shape == (3, size, size)
+        mean = frames[1].astype(float).reshape(shape).mean(axis=(2, 4))
+        np.testing.assert_array_equal(frames[0], np.floor(mean + 0.5))
+        assert frames[0].std() > 10
+        a = action(rng)
+        frames = small.step(a).obs.pixels, large.step(a).obs.pixels
 
 
 @pytest.mark.parametrize("show_goal", [True, False])
@@ -189,6 +229,34 @@ def test_close_camera_enlarges_the_object():
         widths[name] = np.ptp(columns) + 1
     assert widths["default"] <= 4
     assert 8 <= widths["close"] <= 12
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "step_m"), [(16, 1, 0.034), (16, 4, 0.01), (32, 1, 0.017), (32, 2, 0.01)]
+)
+def test_an_object_that_moves_changes_a_small_image(size, block, step_m):
+    env = make(size=size, block=block, camera=CLOSE, show_goal=False)
+    frames = []
+    for n in range(6):
+        place = on_the_table(env, 0.1 - n * step_m, 0.05)
+        rows, _ = object_pixels(env, place)
+        assert len(rows) >= 2  # two of 16 x 16 are a cube's whole width
+        frames.append(env.render_frame())
+    changed = [(a != b).any(axis=0).sum() for a, b in pairwise(frames)]
+    assert min(changed) >= 2
+
+
+def test_supersampling_shows_motions_of_less_than_a_pixel():
+    def distinct(block):
+        env = make(size=32, block=block, camera=CLOSE, show_goal=False)
+        x, y, z = on_the_table(env, 0.1, 0.05)
+        moved = []
+        for millimetres in range(17):  # a pixel of the image
+            env._data.joint("object0:joint").qpos[:3] = x - millimetres / 1000, y, z
+            moved.append(env.render_frame().tobytes())
+        return len(set(moved))
+
+    assert distinct(1) + 4 <= distinct(4)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from fetchlab.schema import Pixels
 STEPS = 50
 KS = (1, 12, 23, 37, 50, 61)
 AHEAD = 52  # past the next reset, which continues the random stream
-PIXELS = Pixels(24, None, True, "fast")
+PIXELS = Pixels(24, 1, None, True, "fast")
+SMOOTH = Pixels(16, 2, None, True, "fast")
 
 
 @cache
@@ -49,7 +50,7 @@ def assert_identical(ours, theirs):
         ("FetchPush-v4", None),
         ("FetchPush-v4", PIXELS),
         ("FetchPickAndPlace-v4", None),
-        ("FetchPickAndPlace-v4", PIXELS),
+        ("FetchPickAndPlace-v4", SMOOTH),
         ("FetchPickAndPlaceDense-v4", None),
         ("FetchSlide-v4", None),
         ("FetchSlideDense-v4", None),

@@ -37,9 +37,10 @@ def run(compose_run, *overrides):
     return typed(cfg), sizes.Memory(typed(cfg), module, at_once=8), parameters
 
 
-def held_by_processes(n_envs):
+def held_by_processes(n_envs, rendered_side=84):
     """The learner, a worker of training and one of evaluation, and as many environments in each."""
-    return 600_000_000 + 2 * (120_000_000 + n_envs * 110_000_000)
+    an_env = 110_000_000 + 70 * rendered_side**2
+    return 600_000_000 + 2 * (120_000_000 + n_envs * an_env)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,14 @@ def test_memory_holds_one_piece_of_a_rounds_batches(compose_run, n_envs, utd_rat
     # The path of CUDA graphs has a static copy of each batch, on a CPU too.
     _, memory, _ = run(compose_run, *overrides)
     assert memory.total_bytes() == processes + 2 * updates * BATCH + ACTIVATIONS
+
+
+def test_pictures_that_are_averaged_take_memory_where_they_are_rendered(compose_run):
+    small = ("obs.pixels.image_size=32", "trainer.cuda_graphs=false", "algo.utd_ratio=0.25")
+    totals = [
+        run(compose_run, *small, f"obs.pixels.supersample={k}")[1].total_bytes() for k in (1, 4)
+    ]
+    assert totals[1] - totals[0] == held_by_processes(32, 128) - held_by_processes(32, 32)
 
 
 @pytest.mark.parametrize(("replay", "here"), [("cuda", 0), ("cpu", 8 * BATCH)])

@@ -19,6 +19,7 @@ import evaluate as entry
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
 from fetchlab.collect.rollout import episode_seeds
+from fetchlab.collect.video import load_encoder
 from fetchlab.errors import RunFailedError
 from fetchlab.play import evaluate_run
 
@@ -120,11 +121,13 @@ def test_another_camera_replaces_keys_of_the_runs_own(copied, compose_run, capsy
     edit(copied, "obs", {**obs, "pixels": strict})
     monkeypatch.setattr("fetchlab.play.build_env", build_env)
     given = ("obs.pixels.camera.distance=0.8", "obs.pixels.show_goal=true")
+    given += ("obs.pixels.supersample=2",)
     assert evaluation(capsys, monkeypatch, f"run={copied}", *given)[1] == "error: seen\n"
     assert evaluation(capsys, monkeypatch, f"run={copied}", "obs.pixels.camera=null")[2] == 1
     changed, default = seen
     assert (changed.camera.distance, changed.camera.azimuth) == (0.8, 270.0)
     assert changed.show_goal
+    assert (changed.supersample, default.supersample) == (2, 1)
     assert default.camera is None
 
 
@@ -141,7 +144,9 @@ def test_options_in_any_capitals_and_a_video(copied, capsys, monkeypatch):
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "episodes=1", "video=TRUE")
     assert (err, code) == ("", 0)
     assert f"video: {copied}/videos/000000800_0.mp4" in out
-    assert (copied / "videos" / "000000800_0.mp4").stat().st_size > 1000
+    video = copied / "videos" / "000000800_0.mp4"
+    assert video.stat().st_size > 1000
+    assert next(load_encoder().read_frames(video))["size"] == (336, 336)  # four times 84
 
 
 def crippled(copied):

@@ -20,24 +20,27 @@ MAIN_PROCESS_BYTES = 600_000_000
 WORKER_BYTES = 120_000_000
 ENV_BYTES = 25_000_000
 RENDERING_BYTES = 85_000_000
+# An offscreen buffer with its four samples, depth and copies: 65 bytes at 512x512 and 1024x1024.
+RENDERED_PIXEL_BYTES = 70
 # Parameter, gradient, two Adam moments, target network.
 COPIES_OF_PARAMETERS = 5
 
 
 def run_memory_bytes(
-    *, workers: int, n_envs: int, pixels: bool, parameter_bytes: int, working_bytes: int
+    *, workers: int, n_envs: int, rendered_side: int, parameter_bytes: int, working_bytes: int
 ) -> int:
     """Bytes of memory of a whole run: this process, its workers, networks and batches.
 
     Args:
         workers: worker processes.
         n_envs: environments in all workers together.
-        pixels: whether the environments render.
+        rendered_side: of the square picture that each environment renders, pixels; 0 for none.
         parameter_bytes: all trained parameters, once.
         working_bytes: a round's batches and activations, and the replay where memory holds it;
             a memory-mapped one is page cache and counts as nothing.
     """
-    per_env = ENV_BYTES + (RENDERING_BYTES if pixels else 0)
+    rendering = RENDERING_BYTES + RENDERED_PIXEL_BYTES * rendered_side**2 if rendered_side else 0
+    per_env = ENV_BYTES + rendering
     processes = MAIN_PROCESS_BYTES + workers * WORKER_BYTES + n_envs * per_env
     return processes + COPIES_OF_PARAMETERS * parameter_bytes + working_bytes
 

@@ -138,7 +138,7 @@ class Memory:
         return run_memory_bytes(
             workers=collecting_workers(run) + evaluation_workers(run),
             n_envs=run.collect.n_envs + run.callbacks.evaluation.n_envs,
-            pixels=run.obs.sees_pixels,
+            rendered_side=0 if self._pixels is None else self._pixels.rendered_size,
             parameter_bytes=self._parameters,
             working_bytes=working,
         )
