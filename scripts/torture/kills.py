@@ -1,4 +1,4 @@
-"""Rows 1 to 6, 12, 20 and 21: killed anywhere, a run goes on as if nothing had been."""
+"""Rows 1 to 6, 12, 20, 21 and 37: killed anywhere, a run goes on as if nothing had been."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from run_hash import run_hash
 
 from torture import inject
-from torture.bench import HALF, KINDS, TOTAL, Bench, Result, checkpoints, logged, reached
+from torture.bench import HALF, KINDS, TOTAL, Bench, Result, checkpoints, finished, logged, reached
 from torture.victims import ROOT, TRAIN, Victim
 
 ROWS_PER_STEP = 51 / 50 / 2  # a final observation per episode of 50, two environments
@@ -166,6 +167,21 @@ def duplicate_rows(bench: Bench, part: int) -> Result:
     unique = rows_once(run_dir, bench.reference)
     seen = f"{len(extra)} rows logged after the checkpoint; each once in CSV and TensorBoard"
     return Result(bool(extra) and same and unique, seen if unique else "DUPLICATE ROWS")
+
+
+def kill_of_small_images(bench: Bench, part: int) -> Result:
+    """Row 37: images of 16 x 16, averaged from 32 x 32, against a run of their own."""
+    small = ("obs.pixels.image_size=16", "obs.pixels.supersample=2")
+    reference, run_dir = bench.folder / "reference", bench.folder / "run"
+    finished(bench.run(*small, run_dir=reference))
+    victim = bench.run(*small, run_dir=run_dir)
+    victim.wait_for(reached(run_dir, bench.rng.randrange(120, HALF, 60)))
+    killed = victim.kill()
+    ok = killed.rc == -signal.SIGKILL
+    same = replace(bench, h=run_hash(reference)["H"]).same(run_dir)
+    return Result(
+        ok and same, f"killed after {killed.seconds:.1f} s; {'same' if same else 'ANOTHER'} H"
+    )
 
 
 def rows_once(run_dir: Path, reference: Path) -> bool:

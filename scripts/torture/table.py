@@ -74,4 +74,5 @@ ROWS = (
     Row(34, "suspended machine", "goes on, same H", field.suspended, (0, 1), (0, 1)),
     Row(35, "evaluation worker killed", "nothing lost, same H", field.evaluation_worker, (0, 2)),
     Row(36, "killed during start-up", "starts again, same H", field.killed_at_start, (0, 2)),
+    Row(37, "small averaged images, kill", "same H", kills.kill_of_small_images, (0, 0), (1, 2)),
 )
