@@ -1,11 +1,12 @@
-"""84x84 camera frames of FetchPush, frames per second of one process.
+"""Camera frames of FetchPush, frames per second of one process: 84x84, and small averaged ones.
 
     python scripts/bench/render.py [--quick]
 
 Rows: ``render_fast`` holds our quality ``fast`` against gymnasium's ``rgb_array`` at the same size
 and camera; ``render_reference`` our pixel-identical quality; ``render_fast_close`` quality ``fast``
-on the close camera of `obs/pixels_strict`, which the other side is given too. Only the calls that
-render are timed, one new scene each; the sides take turns.
+on the close camera of `obs/pixels_strict`, which the other side is given too; ``render_32x32_k``
+32x32 frames of the close camera with ``obs.pixels.supersample=k`` against its 84x84 frames. Only
+the calls that render are timed, one new scene each; the sides take turns.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import yaml
 from table import ROOT, alternate, main, ratio_row, say
 
 ENV_ID, EPISODE_STEPS, SIZE = "FetchPush-v4", 50, 84
+SMALL_SIZE, SUPERSAMPLED = 32, (1, 2, 4)
 FAST_TARGET, REFERENCE_TARGET = 2.5, 0.8
 
 
@@ -30,14 +32,17 @@ def close_camera() -> dict[str, Any]:
     return camera
 
 
-def our_env(quality: str, camera: dict[str, Any] | None) -> Any:
+def our_env(
+    quality: str, camera: dict[str, Any] | None, size: int = SIZE, supersample: int = 1
+) -> Any:
     """Our environment with the goal drawn, as gymnasium draws it."""
     from fetchlab.envs.fetch import FetchEnv
     from fetchlab.envs.spec import TaskSpec
     from fetchlab.schema import Camera, Pixels
 
     spec = None if camera is None else Camera(**camera)
-    return FetchEnv(TaskSpec(ENV_ID, EPISODE_STEPS, Pixels(SIZE, spec, True, quality)))
+    pixels = Pixels(size, supersample, spec, True, quality)
+    return FetchEnv(TaskSpec(ENV_ID, EPISODE_STEPS, pixels))
 
 
 def gymnasium_env(camera: dict[str, Any] | None) -> Any:
@@ -96,6 +101,8 @@ def bench(quick: bool) -> None:
         "fast, close": (our_frames, our_env("fast", near)),
         "gymnasium, close": (gymnasium_frames, gymnasium_env(near)),
     }
+    for k in SUPERSAMPLED:
+        sides[f"32x32, {k}"] = (our_frames, our_env("fast", near, SMALL_SIZE, k))
     actions = np.random.default_rng(0).uniform(-1, 1, (frames, 4)).astype(np.float32)
     measures = {name: partial(side, env, actions) for name, (side, env) in sides.items()}
     measured = alternate(measures, repetitions, "frames/s")
@@ -103,6 +110,8 @@ def bench(quick: bool) -> None:
     ratio_row("render_fast", measured["fast"], theirs, at_least=FAST_TARGET)
     ratio_row("render_reference", measured["reference"], theirs, at_least=REFERENCE_TARGET)
     ratio_row("render_fast_close", measured["fast, close"], measured["gymnasium, close"])
+    for k in SUPERSAMPLED:
+        ratio_row(f"render_32x32_{k}", measured[f"32x32, {k}"], measured["fast, close"])
     for _, env in sides.values():
         env.close()
 
