@@ -1,4 +1,4 @@
-"""One pixel update on the CPU against the convolutions that it cannot do without, seconds.
+"""One pixel update on the CPU: against its bare convolutions and other memory formats, seconds.
 
     python scripts/bench/update.py [--quick]
 
@@ -6,6 +6,9 @@ Row ``pixel_update``: `SAC.learn` with the networks of `pixel_push_nodrq` on a b
 (``--quick``: 64) against PyTorch's bare convolutions: the same four layers, one pass forward and
 backward and two forward, on all cores and nothing else. The bare stack is tried with contiguous and
 with channels-last memory in every turn; the better of the two is the reference.
+
+Row ``pixel_update_vs_contiguous``: the same update against itself with contiguous float32
+convolutions (``trainer.channels_last=false trainer.precision=float32``).
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from table import alternate, main, ratio_row, say
 from training import compose, threads_of, torch_settings, without_trainer
 
 EXPERIMENT = "pixel_push_nodrq"
-TARGET = 1.3
+TARGET, CONTIGUOUS_TARGET = 1.3, 0.6
+CONTIGUOUS = ("trainer.channels_last=false", "trainer.precision=float32")
 STRIDES = (2, 1, 1, 2)  # of `ManipulationCNN`, written down again: the reference imports nothing
 NO_GRAD_PASSES = 2  # next observation, by the online and the target encoder
 
@@ -109,7 +113,7 @@ def random_batch(cfg: Mapping[str, Any], n: int, state_dim: int) -> Any:
 
 
 def bench(quick: bool) -> None:
-    """Print the row."""
+    """Print the rows."""
     import torch
 
     from fetchlab.preflight.allocator import reuse_memory
@@ -123,6 +127,7 @@ def bench(quick: bool) -> None:
     measured = alternate(
         {
             "ours": our_update(cfg, batch_size),
+            "contiguous": our_update(compose(EXPERIMENT, *CONTIGUOUS), batch_size),
             **{f"bare, {name}": bare(layout) for name, layout in formats.items()},
         },
         repetitions,
@@ -131,6 +136,8 @@ def bench(quick: bool) -> None:
     best = min(formats, key=lambda name: statistics.median(measured[f"bare, {name}"]))
     say(f"reference: {best} memory")
     ratio_row("pixel_update", measured["ours"], measured[f"bare, {best}"], at_most=TARGET)
+    ours, contiguous = measured["ours"], measured["contiguous"]
+    ratio_row("pixel_update_vs_contiguous", ours, contiguous, at_most=CONTIGUOUS_TARGET)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import yaml
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.preflight.budget import format_bytes
+from fetchlab.preflight.numerics import emulation
 from fetchlab.schema import Run
 
 
@@ -32,6 +33,7 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
         f"memory    about {memory}",
         f"resume    {resume}",
         f"length    {run.total_env_steps:,} env steps; Ctrl-C stops after a checkpoint",
+        *(emulation(run.trainer.precision, used["device"]) if run.obs.sees_pixels else ()),
     )
     print("\n".join(lines), flush=True)
 

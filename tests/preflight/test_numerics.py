@@ -78,3 +78,26 @@ def test_tf32_is_off_unless_asked_for_and_means_nothing_on_a_cpu():
     numerics.apply({**EXACT, "tf32": True}, 1, cuda=False)
     assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "flags", "warned"),
+    [
+        ("bfloat16", "cpu", {"avx2": True, "avx512_f": True}, True),
+        ("bfloat16", "cpu", {"neon": True, "bf16": False}, True),
+        ("bfloat16", "cpu", {"avx512_bf16": True}, False),
+        ("bfloat16", "cpu", {"avx512_bf16": False, "amx_bf16": True}, False),
+        ("bfloat16", "cpu", {"neon": True, "bf16": True}, False),
+        ("bfloat16", "cuda", {"avx2": True}, False),
+        ("float32", "cpu", {"avx2": True}, False),
+    ],
+)
+def test_bfloat16_is_warned_of_where_the_processor_emulates_it(
+    monkeypatch, precision, device, flags, warned
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    lines = numerics.emulation(precision, device)
+    assert len(lines) == warned
+    for line in lines:
+        assert line.startswith("warning   trainer.precision=bfloat16: ")
+        assert line.endswith("use trainer.precision=float32")

@@ -15,6 +15,9 @@ import torch
 
 from fetchlab.preflight.allocator import reuse_memory
 
+#: What torch calls bfloat16 products of a processor: x86 has the first two, ARM the others.
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
 
 def apply(trainer: Mapping[str, Any], threads: int, cuda: bool) -> None:
     """Make this process compute as the run says.
@@ -46,6 +49,18 @@ def _set_tf32(on: bool) -> None:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = on
     torch.backends.cudnn.allow_tf32 = on
+
+
+def emulation(precision: str, device: str) -> list[str]:
+    """A line that says so where convolutions on this processor would be slower in bfloat16."""
+    # torch 2.10 cannot tell.
+    ask = getattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(_BFLOAT16, True))
+    if precision != "bfloat16" or device != "cpu" or any(map(ask().get, _BFLOAT16)):
+        return []
+    return [
+        f"warning   trainer.precision={precision}: this processor has no bfloat16 arithmetic and "
+        "emulates it, 2 to 6 times slower; use trainer.precision=float32"
+    ]
 
 
 def _free_earlier_runs() -> None:
