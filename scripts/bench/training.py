@@ -136,10 +136,12 @@ def training_rates(cfg: Mapping[str, Any], until: float = math.inf) -> Rates:
 def torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
     """Threads and determinism of one side of a comparison; the other side's come back."""
     import torch
+    import torch.utils.deterministic
 
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # as in every run
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ def settings():
     return {
         **fingerprint(workers=1, renderer="none", device="cpu"),
         "dtype": torch.get_default_dtype(),
+        "fills": torch.utils.deterministic.fill_uninitialized_memory,
         "benchmark": backends.cudnn.benchmark,
         "convolutions": backends.cudnn.allow_tf32,
         "products": backends.cuda.matmul.allow_tf32,
@@ -43,6 +44,7 @@ def leave_a_notebook():
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("medium")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"
 
 
@@ -60,6 +62,7 @@ def test_nothing_of_the_process_before_reaches_a_run(leave):
     alone = settings()
     assert (alone["threads"], alone["deterministic"], alone["dtype"]) == (1, True, torch.float32)
     assert alone["tiny"] > 0
+    assert not alone["fills"]
     leave()
     numerics.apply(EXACT, 1, cuda=False)
     assert settings() == alone
