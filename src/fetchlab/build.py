@@ -254,7 +254,9 @@ def _vision(run: Run, spec: EnvSpec) -> Vision | None:
         for name, node in run.auxiliary.items()
     }
     bfloat16 = trainer.precision == "bfloat16"
-    return Vision(encoder, stack, augment, auxiliary, bfloat16, trainer.channels_last)
+    return Vision(
+        encoder, stack, augment, auxiliary, bfloat16, trainer.channels_last, trainer.compile
+    )
 
 
 def swap_in(node: Mapping[str, Any]) -> Any:

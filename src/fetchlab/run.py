@@ -176,7 +176,10 @@ def _record(run: Run, cfg: Mapping[str, Any]) -> dict[str, Any]:
     cuda = trains_on_cuda(run)
     numerics.apply(cfg["trainer"], learner_threads(run), cuda)
     renderer = choose_renderer().description if run.obs.sees_pixels else "none"
-    process = fingerprint(collecting_workers(run), renderer, "cuda" if cuda else "cpu")
+    device = "cuda" if cuda else "cpu"
+    process = fingerprint(collecting_workers(run), renderer, device)
+    if run.trainer.compile and run.obs.sees_pixels:
+        process["compiler"] = numerics.compiler(device)
     return {"config": dict(cfg), "fingerprint": process, "forced": []}
 
 

@@ -33,6 +33,7 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
         f"memory    about {memory}",
         f"resume    {resume}",
         f"length    {run.total_env_steps:,} env steps; Ctrl-C stops after a checkpoint",
+        *(["compile   the first updates take 5 to 60 s longer"] if "compiler" in used else ()),
         *(emulation(run.trainer.precision, used["device"]) if run.obs.sees_pixels else ()),
     )
     print("\n".join(lines), flush=True)

@@ -160,6 +160,7 @@ class Trainer:
     ]
     tf32: bool
     channels_last: bool
+    compile: bool
     cuda_graphs: bool
 
 

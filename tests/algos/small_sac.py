@@ -52,7 +52,13 @@ B, STACK, SIZE = 6, 2, 20
 
 
 def make_agent(
-    pixels=True, actor_inputs=None, critic_inputs=None, augment=None, auxiliary=(), spec=SPEC
+    pixels=True,
+    actor_inputs=None,
+    critic_inputs=None,
+    augment=None,
+    auxiliary=(),
+    spec=SPEC,
+    compiled=False,
 ):
     """How a small agent sees; ``auxiliary`` are makers of losses, by name."""
     torch.manual_seed(3)
@@ -65,7 +71,15 @@ def make_agent(
         encoder = PixelEncoder(cnn, pooling, nn.Identity())
         losses = {name: make(encoder.out_dim, spec) for name, make in dict(auxiliary).items()}
         augment = augment or NoAugment()
-        vision = Vision(encoder, STACK, augment, losses, bfloat16=False, channels_last=False)
+        vision = Vision(
+            encoder,
+            STACK,
+            augment,
+            losses,
+            bfloat16=False,
+            channels_last=False,
+            compiled=compiled,
+        )
     default = PIXEL_INPUTS if pixels else STATE_INPUTS
     normalizer = VectorNormalizer({"state": 25, "desired_goal": 3}, "none", 1e-3, 5.0)
     return Agent(spec, actor_inputs or default, critic_inputs or default, vision, normalizer)

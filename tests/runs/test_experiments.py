@@ -13,6 +13,7 @@ from known_specs import PUSH
 from fetchlab import config
 from fetchlab.build import build_module, build_parts
 from fetchlab.config import typed
+from fetchlab.errors import ConfigError
 from fetchlab.run import resume, start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -109,6 +110,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(compose_run, tmp_path):
     resume(parts, {"total_env_steps": 56}, force=False)
     assert metrics(parts) == metrics(whole)
     assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
+
+
+@pytest.mark.full
+def test_a_resumed_run_equals_an_uninterrupted_one_with_a_compiled_encoder(compose_run, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    more = ("trainer.compile=true", "algo.target_encoder=false", "algo.auxiliary_every=2")
+    run(compose_run, "pixel_push_laptop_asymmetric", whole, *more)
+    run(compose_run, "pixel_push_laptop_asymmetric", parts, "total_env_steps=28", *more)
+    with pytest.raises(ConfigError, match="compiler: "):
+        resume(
+            parts, {"total_env_steps": 56, "trainer": {**trainer(parts), "compile": False}}, False
+        )
+    resume(parts, {"total_env_steps": 56}, force=False)
+    assert metrics(parts) == metrics(whole)
+    assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
+
+
+def trainer(run_dir):
+    return yaml.safe_load((run_dir / "config.yaml").read_text())["trainer"]
 
 
 def metrics(run_dir):

@@ -8,7 +8,7 @@ observation and a replayed row are read by the same code.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -53,6 +53,7 @@ class Vision(NamedTuple):
     auxiliary: Mapping[str, nn.Module]  # losses on the encoder, `fetchlab.entries.AuxiliaryLoss`
     bfloat16: bool  # convolve in it, under autocast; features are float32 again
     channels_last: bool  # convolve in that memory format
+    compiled: bool  # by `torch.compile`, the passes of updates
 
 
 class Agent(nn.Module):
@@ -95,6 +96,7 @@ class Agent(nn.Module):
         self.encoder = self.encoder_target = None
         self.auxiliary = nn.ModuleDict()
         self._memory_format = torch.preserve_format
+        self._compiled: Callable[[nn.Module, Tensor], Tensor] | None = None
         if vision is not None:
             self.encoder = vision.encoder
             if vision.channels_last:
@@ -102,6 +104,8 @@ class Agent(nn.Module):
                 nn.Module.to(vision.encoder, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.encoder_target = frozen_copy(vision.encoder)
             self.auxiliary.update(vision.auxiliary)
+            if vision.compiled:
+                self._compiled = _compile(self._from_pixels)
         features = 0 if vision is None else vision.encoder.out_dim
         self.actor_dim, self.critic_dim = (
             sum(features if name == PIXELS else env_spec.dim(name) for name in names)
@@ -142,7 +146,7 @@ class Agent(nn.Module):
 
     def actor_view(self, obs: TensorDictBase) -> Tensor:
         """What the acting actor is given (N, actor_dim): of simulator rows, with ``frames``."""
-        features = self.encode(obs.get("frames")) if self.actor_looks else None
+        features = self.glance(obs.get("frames") if self.actor_looks else None)
         if self._estimator is not None:
             obs = self._with_guess(obs, self._estimator.predict(features))
         return self.actor_input(self.vectors(obs, obs.get(DESIRED_GOAL)), features)
@@ -194,20 +198,35 @@ class Agent(nn.Module):
         return entries
 
     def encode(self, images: Tensor | None) -> Tensor | None:
-        """Features (B, F) float32 of images (B, 3S, H, W) uint8; None of None."""
-        return None if images is None else self._features(self.encoder, self._scaled(images))
+        """Features (B, F) float32 of images (B, 3S, H, W) uint8, in an update; None of None."""
+        return None if images is None else self._each(images, [self.encoder])[0]
+
+    def glance(self, images: Tensor | None) -> Tensor | None:
+        """What `encode` gives, to act on: never compiled, so no compiler is needed to act.
+
+        Few images are looked at, of several numbers, and each would be compiled for itself.
+        """
+        return None if images is None else self._from_pixels(self.encoder, images)
 
     def encode_next(self, images: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Features of next images, and the target encoder's; each None where nobody reads them."""
         if images is None:
             return None, None
-        images, online, target = self._scaled(images), None, None
-        if PIXELS in self.actor_inputs:
-            online = self._features(self.encoder, images)
         ahead = any(loss.needs_next_features for loss in self.losses)
-        if PIXELS in self.critic_inputs or ahead:
-            target = self._features(self.encoder_target, images)
-        return online, target
+        online = self.encoder if PIXELS in self.actor_inputs else None
+        target = self.encoder_target if PIXELS in self.critic_inputs or ahead else None
+        first, second = self._each(images, [online, target])
+        return first, second
+
+    def _each(self, images: Tensor, encoders: Sequence[PixelEncoder | None]) -> list[Tensor | None]:
+        """Features of the same images by each encoder; None of None."""
+        if self._compiled is not None:  # each pass scales them itself: it costs nothing there
+            return [None if one is None else self._compiled(one, images) for one in encoders]
+        images = self._scaled(images)
+        return [None if one is None else self._features(one, images) for one in encoders]
+
+    def _from_pixels(self, encoder: PixelEncoder | None, images: Tensor) -> Tensor:
+        return self._features(encoder, self._scaled(images))
 
     def _scaled(self, images: Tensor) -> Tensor:
         assert self.vision is not None
@@ -239,6 +258,17 @@ class Agent(nn.Module):
 def frozen_copy(module: Module) -> Module:
     """A target network: a copy that no gradient reaches."""
     return copy.deepcopy(module).requires_grad_(False)
+
+
+def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` compiled for each shape and mode when it first comes: 1 to 20 s each.
+
+    Not for shapes in general: which of them came first would then move later numbers, and a resumed
+    run would not repeat its own. Nor with kernels chosen by measured times, in deterministic mode.
+    """
+    options = {"deterministic": torch.are_deterministic_algorithms_enabled()}
+    compiled: Callable[..., Tensor] = torch.compile(function, dynamic=False, options=options)
+    return compiled
 
 
 def _concatenate(

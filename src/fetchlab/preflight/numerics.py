@@ -7,13 +7,16 @@ an earlier run, a user's cell or torch's defaults left; the fingerprint reads it
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.utils.deterministic
 
+from fetchlab.errors import ConfigError, require
 from fetchlab.preflight.allocator import reuse_memory
 
 #: What torch calls bfloat16 products of a processor: x86 has the first two, ARM the others.
@@ -65,6 +68,26 @@ def emulation(precision: str, device: str) -> list[str]:
         f"warning   trainer.precision={precision}: this processor has no bfloat16 arithmetic and "
         "emulates it, 2 to 6 times slower; use trainer.precision=float32"
     ]
+
+
+def compiler(device: str) -> str:
+    """The C++ compiler of ``trainer.compile``: what it says of its version, in one line.
+
+    Raises:
+        ConfigError: there is none, or no Triton for a CUDA device.
+    """
+    from torch._inductor import cpp_builder, exc  # seconds, which no other run needs
+
+    key, remedy = "trainer.compile", "or use trainer.compile=false"
+    triton = device != "cuda" or importlib.util.find_spec("triton") is not None
+    require(triton, key, True, "Triton, for a CUDA device", f"pip install triton, {remedy}")
+    try:
+        found = cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        expected = "a C++ compiler, which torch.compile calls"
+        raise ConfigError(key, True, expected, f"install g++, {remedy}") from None
+    says = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    return says.stdout.partition("\n")[0]
 
 
 def _free_earlier_runs() -> None:
