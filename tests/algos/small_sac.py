@@ -45,6 +45,8 @@ SETTINGS = {
     "q_bounds": False,
     "backup_entropy": True,
     "n_step": 1,
+    "target_encoder": True,
+    "auxiliary_every": 1,
 }
 PIXEL_INPUTS = ["pixels", "proprio", "achieved_goal", "desired_goal"]
 STATE_INPUTS = ["state", "achieved_goal", "desired_goal"]

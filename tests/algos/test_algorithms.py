@@ -16,6 +16,7 @@ from fetchlab.algos.td3 import TD3
 
 COMMON = {"hidden": (16, 16), "ensemble": 2, "layer_norm": False, "actor_layer_norm": True}
 COMMON |= {"discount": 0.5, "tau": 0.25, "q_bounds": False, "n_step": 1, "exploration_std": 0.0}
+COMMON |= {"target_encoder": True, "auxiliary_every": 1}
 ALL = {
     SAC: SETTINGS,
     DDPG: {**COMMON, "random_share": 0.0, "action_penalty": 0.0},

@@ -87,7 +87,7 @@ class DDPG(OffPolicy):
         """Critics and encoder, then the actor, then the targets."""
         agent = self.agent
         obs, next_obs = agent.look(batch, self.rng)
-        features = agent.encode(obs.images)
+        features = self.encode(obs.images)
 
         target, next_features = self._target(batch.get("next"), next_obs)
         seen = self.route("critic", features)
@@ -96,7 +96,7 @@ class DDPG(OffPolicy):
         self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
 
         if self.routing.encodes_again:
-            features = agent.encode(obs.images)
+            features = self.encode(obs.images)
         seen = self.route("actor", features)
         action = torch.tanh(agent.actor(agent.actor_input(obs.vectors, seen)))
         # The critics only judge here: the encoder is reached through the policy alone.

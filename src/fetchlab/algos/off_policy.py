@@ -7,6 +7,7 @@ random streams, gradient routing, the metrics' sums, and what a checkpoint holds
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -54,18 +55,21 @@ class OffPolicy(pl.LightningModule):
         n_step: rewards summed before the target bootstraps.
         q_bounds: clamp the target's Q to what the rewards can return, see `q_range`.
         tau: Polyak step of the targets.
+        target_encoder: average a target of the encoder too; else the critics' target sees by the
+            encoder itself, as DrQ-v2's (arXiv 2107.09645), and next images are encoded once.
+        auxiliary_every: k; every k-th update has the auxiliary losses. Where they alone train the
+            encoder, the others do not run backwards through it.
 
     Attributes:
         metrics: of a class, names of what its `update` returns.
         q_range: least and largest Q of a target, None without ``q_bounds``.
-        period: updates after which `update` repeats what it does, with one step of the actor in it;
-            1 where all are alike.
+        actor_every: updates for each step of the actor.
         grad_updates: updates so far.
         nth: within `update`, its number in the run, modulo ``period``.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
-    period: int = 1
+    actor_every: int = 1
 
     def __init__(
         self,
@@ -80,19 +84,24 @@ class OffPolicy(pl.LightningModule):
         n_step: Annotated[int, Min(1)],
         q_bounds: bool,
         tau: Annotated[float, Above(0), Max(1), Hint("0.005 is usual")],
+        target_encoder: bool,
+        auxiliary_every: Annotated[int, Min(1)],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.agent, self.routing = agent, routing
         self.critic_optimizer, self.actor_optimizer = critic_optimizer, actor_optimizer
-        self.discount, self.tau = discount, tau
+        self.discount, self.tau, self.auxiliary_every = discount, tau, auxiliary_every
+        if not target_encoder:
+            agent.encoder_target = None
         self.q_range = q_range(agent.env_spec, discount, n_step) if q_bounds else None
         of_seeing: list[str] = []
         if agent.vision is not None:
             routing.check(agent.actor_inputs, agent.critic_inputs, len(agent.auxiliary) > 0)
             of_seeing += [_gradient_name(loss) for loss in get_args(LossName)]
             of_seeing += [name for loss in agent.losses for name in loss.metrics]
-        self._of_seeing = dict.fromkeys(of_seeing, torch.zeros(()))
+        #: What an update reports of what it does not have: nothing, or an earlier one's losses.
+        self._of_seeing = {name: torch.zeros(()) for name in of_seeing}
         self._seen: dict[str, Tensor] = {}
         self.grad_updates = self.nth = 0
         self._sums = MetricSums((*self.metrics, *of_seeing))
@@ -145,6 +154,21 @@ class OffPolicy(pl.LightningModule):
         return [*agent.encoder.parameters(), *agent.auxiliary.parameters()]
 
     @property
+    def period(self) -> int:
+        """Updates after which `update` repeats what it does; 1 where all are alike."""
+        return math.lcm(self.actor_every, self.auxiliary_every)
+
+    def due(self, every: int) -> bool:
+        """Whether this update is the last of so many."""
+        return self.nth % every == every - 1
+
+    def encode(self, images: Tensor | None) -> Tensor | None:
+        """What `Agent.encode` sees, without its graph where no loss of this update trains it."""
+        idle = set(self.routing.trained_by) == {"auxiliary"} and not self.due(self.auxiliary_every)
+        with torch.set_grad_enabled(not idle):
+            return self.agent.encode(images)
+
+    @property
     def rng(self) -> torch.Generator:
         """Of every random draw of the updates, on the module's device."""
         if self._update_rng is None:
@@ -180,12 +204,15 @@ class OffPolicy(pl.LightningModule):
         next_features: Tensor | None,
     ) -> Tensor:
         """``loss`` plus the weighted auxiliary losses, where optimizer ``name`` has the encoder."""
-        if self.routing.encoder_optimizer == name:
+        if self.routing.encoder_optimizer == name and self.due(self.auxiliary_every):
             for one in self.agent.losses:
                 seen = self.route("auxiliary", features)
                 extra, metrics = one(seen, batch, next_features)
                 loss = loss + one.weight * extra
                 self._seen |= metrics
+                if self.auxiliary_every > 1:
+                    for key, value in metrics.items():
+                        self._of_seeing[key].copy_(value)
         return loss
 
     def backup(self, after: TensorDictBase, value: Tensor) -> Tensor:
@@ -294,8 +321,8 @@ class OffPolicy(pl.LightningModule):
     @property
     def optimizer_steps(self) -> int:
         """Steps of the two optimizers since the run began: Lightning's ``global_step``."""
-        per_period = 2 if self.routing.encodes_again and self.agent.vision else 1
-        return self.grad_updates + self.grad_updates // self.period * per_period
+        per_step = 2 if self.routing.encodes_again and self.agent.vision else 1
+        return self.grad_updates + self.grad_updates // self.actor_every * per_step
 
     def raise_if_failed(self) -> None:
         """Wait for the device, with ``cuda_graphs``; `NonFiniteError` where it skipped a step."""
@@ -320,6 +347,9 @@ class OffPolicy(pl.LightningModule):
             "explore_rng": self.explore_rng.get_state(),
             "sums": self._sums.state_dict(),
         }
+        if self.auxiliary_every > 1:
+            seen = {name: value.cpu().clone() for name, value in self._of_seeing.items()}
+            checkpoint[type(self).__name__.lower()]["seen"] = seen
         checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -329,6 +359,8 @@ class OffPolicy(pl.LightningModule):
         restore_generator(self.rng, state["update_rng"])
         restore_generator(self.explore_rng, state["explore_rng"])
         self._sums.load_state_dict(state["sums"])
+        for name, value in state.get("seen", {}).items():
+            self._of_seeing[name].copy_(value)
 
     def _here(self, rows: TensorDictBase, names: Sequence[str]) -> TensorDictBase:
         """Those entries of what the simulators gave, on the module's device."""

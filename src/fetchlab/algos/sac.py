@@ -9,7 +9,8 @@ The last is the form everyone implements, in log alpha; the paper's eq. 18 has a
 With pixels an update is DrQ-v2's (Yarats et al. 2021, arXiv 2107.09645): encode the observation
 once with gradients and the next one without, step the critics (and the encoder, where the routing
 puts it), step the actor on the same features, average the targets. That is five encoder passes: one
-forward and backward (three), next online and target; joint routing encodes once more.
+forward and backward (three), next online and target (one with ``target_encoder=false``, theirs);
+joint routing encodes once more.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class SAC(OffPolicy):
         """Critics and encoder, then the actor, then the targets."""
         agent = self.agent
         obs, next_obs = agent.look(batch, self.rng)
-        features = agent.encode(obs.images)
+        features = self.encode(obs.images)
 
         target, next_features = self._target(batch.get("next"), next_obs)
         seen = self.route("critic", features)
@@ -130,7 +131,7 @@ class SAC(OffPolicy):
         self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
 
         if self.routing.encodes_again:
-            features = agent.encode(obs.images)
+            features = self.encode(obs.images)
         seen = self.route("actor", features)
         mean, log_std = agent.actor(agent.actor_input(obs.vectors, seen))
         action, log_prob = sample_action(mean, log_std, self.noise(mean))

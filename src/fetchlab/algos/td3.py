@@ -56,7 +56,7 @@ class TD3(OffPolicy):
         agent, action_dim = self.agent, self.agent.env_spec.action_dim
         self._exploration_std = Schedule("algo.exploration_std", exploration_std)
         self._noise_std, self._noise_clip = target_noise_std, target_noise_clip
-        self.period = policy_delay
+        self.actor_every = policy_delay
         agent.actor = DeterministicActor(agent.actor_dim, action_dim, hidden, actor_layer_norm)
         agent.critic = CriticEnsemble(agent.critic_dim, action_dim, hidden, ensemble, layer_norm)
         agent.actor_target, agent.critic_target = map(frozen_copy, (agent.actor, agent.critic))
@@ -86,7 +86,7 @@ class TD3(OffPolicy):
         """Critics and encoder; in every ``policy_delay``-th update the actor and the targets."""
         agent = self.agent
         obs, next_obs = agent.look(batch, self.rng)
-        features = agent.encode(obs.images)
+        features = self.encode(obs.images)
 
         target, next_features = self._target(batch.get("next"), next_obs)
         seen = self.route("critic", features)
@@ -94,7 +94,7 @@ class TD3(OffPolicy):
         q_loss = critic_loss(q, target)
         self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
 
-        if self.nth == self.period - 1:
+        if self.due(self.actor_every):
             self._follow(batch, obs, features, next_features)
         values = (q_loss, self.actor_loss, q.mean())
         return dict(zip(self.metrics, values, strict=True))
@@ -105,7 +105,7 @@ class TD3(OffPolicy):
         """Actor, then targets."""
         agent = self.agent
         if self.routing.encodes_again:
-            features = agent.encode(obs.images)
+            features = self.encode(obs.images)
         seen = self.route("actor", features)
         action = torch.tanh(agent.actor(agent.actor_input(obs.vectors, seen)))
         # The critics only judge here: the encoder is reached through the policy alone.

@@ -209,9 +209,17 @@ class Agent(nn.Module):
         return None if images is None else self._from_pixels(self.encoder, images)
 
     def encode_next(self, images: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Features of next images, and the target encoder's; each None where nobody reads them."""
+        """Features of next images, and the target encoder's; each None where nobody reads them.
+
+        Not in one pass with the observation's, although online both have the same weights: beside a
+        pass with gradients that is 1.35 times the time (the backward pass would run over both), and
+        without them 0.95 to 1.04 times (batch 256, one core, 32x32x3 and 84x84x12).
+        """
         if images is None:
             return None, None
+        if self.encoder_target is None:
+            seen = self.encode(images)
+            return seen, seen
         ahead = any(loss.needs_next_features for loss in self.losses)
         online = self.encoder if PIXELS in self.actor_inputs else None
         target = self.encoder_target if PIXELS in self.critic_inputs or ahead else None
