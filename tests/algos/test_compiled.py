@@ -34,9 +34,7 @@ def test_compiled_passes_learn_the_same_under_the_same_names():
 def test_without_a_compiler_there_is_one_line(monkeypatch):
     assert numerics.compiler("cpu")
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(
-        ConfigError, match=r"trainer.compile=True: expected a C\+\+ compiler"
-    ):
+    with pytest.raises(ConfigError, match=r"trainer.compile=True: expected a C\+\+ compiler"):
         numerics.compiler("cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"trainer.compile=True: expected Triton"):

@@ -119,16 +119,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_with_a_compiled_encoder(compo
     run(compose_run, "pixel_push_laptop_asymmetric", whole, *more)
     run(compose_run, "pixel_push_laptop_asymmetric", parts, "total_env_steps=28", *more)
     with pytest.raises(ConfigError, match="compiler: "):
-        resume(
-            parts, {"total_env_steps": 56, "trainer": {**trainer(parts), "compile": False}}, False
-        )
+        resume(parts, {"total_env_steps": 56, "trainer.compile": False}, force=False)
     resume(parts, {"total_env_steps": 56}, force=False)
     assert metrics(parts) == metrics(whole)
     assert (parts / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
-
-
-def trainer(run_dir):
-    return yaml.safe_load((run_dir / "config.yaml").read_text())["trainer"]
 
 
 def metrics(run_dir):
