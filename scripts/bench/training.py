@@ -133,15 +133,18 @@ def training_rates(cfg: Mapping[str, Any], until: float = math.inf) -> Rates:
 
 
 @contextlib.contextmanager
-def torch_settings(threads: int, deterministic: bool) -> Iterator[None]:
-    """Threads and determinism of one side of a comparison; the other side's come back."""
+def torch_settings(threads: int, deterministic: bool, fill: bool = False) -> Iterator[None]:
+    """Threads and determinism of one side of a comparison; the other side's come back.
+
+    ``fill``: fresh memory, in deterministic mode; no run does.
+    """
     import torch
     import torch.utils.deterministic
 
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # as in every run
+    torch.utils.deterministic.fill_uninitialized_memory = fill
     try:
         yield
     finally:

@@ -29,8 +29,14 @@ STRIDES = (2, 1, 1, 2)  # of `ManipulationCNN`, written down again: the referenc
 NO_GRAD_PASSES = 2  # next observation, by the online and the target encoder
 
 
-def our_update(cfg: Mapping[str, Any], batch_size: int) -> Callable[[], float]:
-    """Seconds of one update, on the same random batch every time."""
+def our_update(
+    cfg: Mapping[str, Any],
+    batch_size: int,
+    clock: Callable[[], float] = time.perf_counter,
+    fill: bool = False,
+    updates: int = 1,
+) -> Callable[[], float]:
+    """Seconds of one update, the mean of several on the same random batch."""
     from fetchlab.build import build_module
     from fetchlab.config import typed
 
@@ -39,10 +45,11 @@ def our_update(cfg: Mapping[str, Any], batch_size: int) -> Callable[[], float]:
     batch = random_batch(cfg, batch_size, layout.state_dim)
 
     def seconds() -> float:
-        with torch_settings(threads_of(cfg), cfg["trainer"]["deterministic"]):
-            began = time.perf_counter()
-            module.learn(batch)
-            return time.perf_counter() - began
+        with torch_settings(threads_of(cfg), cfg["trainer"]["deterministic"], fill):
+            began = clock()
+            for _ in range(updates):
+                module.learn(batch)
+            return (clock() - began) / updates
 
     return seconds
 

@@ -274,7 +274,7 @@ def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     Not for shapes in general: which of them came first would then move later numbers, and a resumed
     run would not repeat its own. Nor with kernels chosen by measured times, in deterministic mode.
     """
-    options = {"deterministic": torch.are_deterministic_algorithms_enabled()}
+    options: Any = {"deterministic": torch.are_deterministic_algorithms_enabled()}
     compiled: Callable[..., Tensor] = torch.compile(function, dynamic=False, options=options)
     return compiled
 

@@ -38,7 +38,7 @@ def apply(trainer: Mapping[str, Any], threads: int, cuda: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     # Fresh memory is filled in that mode, for those who read what nobody wrote: 11 feature maps of
     # an update, and no number depends on it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     # cuBLAS sums in the same order only with a workspace of fixed size, which it reads once.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
