@@ -62,6 +62,7 @@ class OffPolicy(pl.LightningModule):
 
     Attributes:
         metrics: of a class, names of what its `update` returns.
+        optimizer_names: of a class, in the order of its `configure_optimizers`.
         q_range: least and largest Q of a target, None without ``q_bounds``.
         actor_every: updates for each step of the actor.
         grad_updates: updates so far.
@@ -69,6 +70,7 @@ class OffPolicy(pl.LightningModule):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    optimizer_names: ClassVar[tuple[str, ...]] = ("critic", "actor")
     actor_every: int = 1
 
     def __init__(
@@ -116,7 +118,7 @@ class OffPolicy(pl.LightningModule):
 
     @abstractmethod
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """The critic's first, the actor's second; one of them holds `seeing_parameters`."""
+        """As `optimizer_names` says; one of them holds `seeing_parameters`."""
 
     @abstractmethod
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
@@ -277,10 +279,11 @@ class OffPolicy(pl.LightningModule):
         self._sums.add(metrics | self._seen)
 
     def _make_steps(self) -> None:
-        """How a loss becomes a step of the two optimizers, and which parameters it moves."""
+        """How a loss becomes a step of an optimizer, and which parameters it moves."""
         wrapped = not self._cuda_graphs and self._hooked()
-        both: Any = self.optimizers(wrapped)
-        optimizers = dict(zip(("critic", "actor"), both, strict=True))
+        found: Any = self.optimizers(wrapped)
+        both = found if isinstance(found, list) else [found]  # Lightning unpacks a single one
+        optimizers = dict(zip(self.optimizer_names, both, strict=True))
         if self._cuda_graphs:
             self._step = self._masked = MaskedSteps(optimizers)
             for optimizer in both if self.device.type == "cuda" else ():
@@ -320,9 +323,10 @@ class OffPolicy(pl.LightningModule):
 
     @property
     def optimizer_steps(self) -> int:
-        """Steps of the two optimizers since the run began: Lightning's ``global_step``."""
+        """Steps of the optimizers since the run began: Lightning's ``global_step``."""
         per_step = 2 if self.routing.encodes_again and self.agent.vision else 1
-        return self.grad_updates + self.grad_updates // self.actor_every * per_step
+        of_critics = self.grad_updates if "critic" in self.optimizer_names else 0
+        return of_critics + self.grad_updates // self.actor_every * per_step
 
     def raise_if_failed(self) -> None:
         """Wait for the device, with ``cuda_graphs``; `NonFiniteError` where it skipped a step."""

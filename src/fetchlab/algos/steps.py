@@ -74,7 +74,7 @@ class MaskedSteps:
             remedy = "use torch.optim.Adam or AdamW with fused: true, or trainer.cuda_graphs=false"
             require(fused, f"algo.{name}_optimizer", given, expected, remedy)
         self._optimizers, self._params = optimizers, _parameters(optimizers)
-        self.failures = torch.zeros((), device=self._params["critic"][0].device)
+        self.failures = torch.zeros((), device=next(iter(self._params.values()))[0].device)
 
     def __call__(self, name: str, loss: Tensor, held: Held) -> None:
         """Step the optimizers in ``held`` on ``loss``, or count a failure."""
