@@ -35,6 +35,7 @@ from fetchlab.callbacks.checkpoints import Checkpoints
 from fetchlab.checkpoint.torch_io import CommitCheckpointIO
 from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
+from fetchlab.config import typed
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, EnvSpec
 from fetchlab.envs.batched import make_env
 from fetchlab.envs.spec import TaskSpec
@@ -209,6 +210,9 @@ def row_spec(run: Run, spec: EnvSpec) -> RowSpec:
 
 def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
     """Networks, losses and optimizers; draws the initial weights from ``seed``."""
+    teacher = {}
+    if isinstance(run.teacher, Mapping):  # weights: of its checkpoint, or of this run's own
+        teacher = {"teacher": build_module(typed(run.teacher), spec)}
     torch.manual_seed(seed_for(run.seed, "weights"))
     vision = _vision(run, spec)
     stored = {STATE: spec.state_dim, DESIRED_GOAL: spec.goal_dim}
@@ -225,6 +229,7 @@ def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
         explore_seed=seed_for(run.seed, "exploration"),
         update_seed=seed_for(run.seed, "updates"),
         cuda_graphs=run.trainer.cuda_graphs,
+        **teacher,
     )
 
 

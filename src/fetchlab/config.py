@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fetchlab import schema
-from fetchlab.checkpoint.safe_config import allowed_targets, check_plain
-from fetchlab.conform import Conform, instance
+from fetchlab.checkpoint.safe_config import (
+    AllowedTargets,
+    allowed_targets,
+    check_plain,
+    load_run_config,
+)
+from fetchlab.conform import Conform, arguments, instance, shown
 from fetchlab.entries import PIXELS, check_inputs
 from fetchlab.errors import require
 
@@ -92,6 +97,14 @@ def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return new
 
 
+def to_play(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy for a policy that only acts.
+
+    A bound on learning's targets, which another task's rewards may not have, means nothing then.
+    """
+    return changed(cfg, {"algo.q_bounds": False} if "q_bounds" in cfg["algo"] else {})
+
+
 def check(cfg: Mapping[str, Any]) -> schema.Run:
     """The one check of a whole plain configuration, before anything starts.
 
@@ -108,7 +121,24 @@ def check(cfg: Mapping[str, Any]) -> schema.Run:
     _check_env_module(run)
     _check_sizes(run)
     _check_inputs(run)
+    _check_teacher(run, allowed)
     return run
+
+
+def stored(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
+    """The checked configuration in a run's folder, which may come from somebody else.
+
+    Args:
+        run_dir: the run's folder.
+        trusted: modules that it may name beside the project's, from this command line.
+
+    Raises:
+        ConfigError: it cannot be read, cannot work, or names what is not allowed.
+    """
+    allowed = allowed_targets(CONFIGS, trusted)
+    cfg = {**load_run_config(run_dir / "config.yaml", allowed), "trusted_modules": [*trusted]}
+    check(cfg)
+    return cfg
 
 
 def typed(cfg: Mapping[str, Any]) -> schema.Run:
@@ -182,6 +212,24 @@ def _check_inputs(run: schema.Run) -> None:
             f"{what}, since {PIXELS} is used",
             f"use obs=pixels with {networks}",
         )
+
+
+def _check_teacher(run: schema.Run, allowed: AllowedTargets) -> None:
+    """An algorithm that learns from a teacher has one, no other has; a stored one is sound, too."""
+    named, _ = arguments(allowed.load(run.algo.target["_target_"], "algo._target_"))
+    asks = "teacher" in {one.name for one in named}
+    expected, remedy = "null for an algorithm that has none", "use algo=distill, or leave it out"
+    require(asks or run.teacher is None, "teacher", shown(run.teacher), expected, remedy)
+    require(
+        run.teacher is not None or not asks,
+        "teacher",
+        None,
+        "the folder of a run without pixels, from which algo=distill learns",
+        "train one with: python src/train.py experiment=vector_push total_env_steps=130000 "
+        "run_dir=RUN, then give teacher=RUN",
+    )
+    if isinstance(run.teacher, Mapping):
+        check({**run.teacher, "trusted_modules": run.trusted_modules})
 
 
 def names(group: str) -> list[str]:

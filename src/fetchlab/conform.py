@@ -114,7 +114,8 @@ class Conform:
         says = f"a constructor that takes {', '.join(supplied.names)}"
         takes = takes_any or set(supplied.names) <= {one.name for one in named}
         require(takes, f"{key}._target_", name, says, where)
-        own = [one for one in named if one.name not in (*supplied.names, *fields)]
+        ours = (*supplied.names, *supplied.asked, *fields)
+        own = [one for one in named if one.name not in ours]
         kinds = {one.name: checkable(one.annotation) for one in own}
         has = f"it has {', '.join(kinds)}" if kinds else "it has none"
         says = "a key that something reads" if fields else f"an argument of {name}"

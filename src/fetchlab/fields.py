@@ -67,10 +67,12 @@ class Supplied:
     Args:
         names: by keyword.
         first: one more, by position.
+        asked: by keyword, to a constructor that asks for it.
     """
 
     names: tuple[str, ...] = ()
     first: bool = False
+    asked: tuple[str, ...] = ()
 
 
 def unwrap(kind: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -20,7 +20,7 @@ from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import learner_threads
-from fetchlab.run import STOPS_A_RUN, stored_config
+from fetchlab.run import STOPS_A_RUN
 from fetchlab.run_folder import require_run, require_writable
 from fetchlab.schema import Run
 
@@ -67,10 +67,7 @@ def evaluate_run(
     run_dir = Path(run_dir)
     require_run("run", run_dir)
     changes = changes or {}
-    stored = stored_config(run_dir, trusted_modules)
-    # A bound on learning's targets, which another task's rewards may not have, means nothing here.
-    no_bound = {"algo.q_bounds": False} if "q_bounds" in stored["algo"] else {}
-    cfg = config.changed(stored, {**no_bound, **changes})
+    cfg = config.changed(config.to_play(config.stored(run_dir, trusted_modules)), changes)
     run = config.check(cfg)
     seeds, seeds_are = _seeds(run.seed, episodes, seed)
     results = run_dir / "evaluations"

@@ -6,7 +6,7 @@ import json
 import random
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import nn
 
 from fetchlab import config
 from fetchlab.build import Parts, build_parts, build_trainer
@@ -26,7 +27,6 @@ from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
 from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.run_lock import RunLock
-from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
 from fetchlab.checkpoint.signals import STOP_SIGNALS
 from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.durable import write_json
@@ -40,6 +40,7 @@ from fetchlab.replay.files import LAYOUT_FILE, ReplayError
 from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
 from fetchlab.run_report import announce, summarize, write_config
 from fetchlab.schema import Run
+from fetchlab.teacher import with_teacher
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
@@ -60,7 +61,7 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: for a configuration that cannot work.
         RunFailedError: for a run that cannot go on, or a folder that another process uses.
     """
-    cfg = config.plain(cfg)
+    cfg = with_teacher(config.plain(cfg))
     run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
     with claimed(run_dir), _in_one_line(run_dir):
@@ -88,7 +89,7 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
         changes = {"trusted_modules": [], **changes}
         if "callbacks.progress_refresh_s" in changes:  # which a stored configuration has resolved
             changes["callbacks.progress.refresh_s"] = changes["callbacks.progress_refresh_s"]
-        cfg = config.changed(stored_config(run_dir, changes["trusted_modules"]), changes)
+        cfg = config.changed(config.stored(run_dir, changes["trusted_modules"]), changes)
         run = config.check(cfg)
         if summary := _finished(run_dir, run.total_env_steps):
             more = "give total_env_steps=M, a larger number, to go on"
@@ -115,22 +116,6 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
             )
         new["forced"] = [*old["forced"], *lines]
         return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"])
-
-
-def stored_config(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
-    """The checked configuration in a run's folder, which may come from somebody else.
-
-    Args:
-        run_dir: the run's folder.
-        trusted: modules that it may name beside the project's, from this command line.
-
-    Raises:
-        ConfigError: it cannot be read, cannot work, or names what is not allowed.
-    """
-    allowed = allowed_targets(config.CONFIGS, trusted)
-    cfg = {**load_run_config(run_dir / "config.yaml", allowed), "trusted_modules": [*trusted]}
-    config.check(cfg)
-    return cfg
 
 
 def _finished(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
@@ -219,7 +204,10 @@ def _run(
     parts = build_parts(run, run_dir)
     try:
         if checkpoint is None and run.ckpt_path is not None:
-            _load_weights(parts, Path(run.ckpt_path))
+            _load_weights("ckpt_path", parts.module, run.ckpt_path)
+        if checkpoint is None and isinstance(run.teacher, Mapping):
+            teacher: Any = parts.module.teacher
+            _load_weights("teacher", teacher, str(run.teacher["ckpt_path"]))
         trainer = build_trainer(run, run_dir, record, logged)
         evaluation = find(trainer, Evaluation)
         write_config(run_dir, cfg)
@@ -247,11 +235,12 @@ def _run(
     return summary
 
 
-def _load_weights(parts: Parts, path: Path) -> None:
-    """Start from another run's weights, targets and input statistics; the rest is new."""
+def _load_weights(key: str, module: nn.Module, folder: str) -> None:
+    """Begin with the weights, targets and input statistics of another run's checkpoint."""
+    path = Path(folder)
     try:
         warn_of_strangers(path, unlisted(path))
-        load_weights(parts.module, path)
+        load_weights(module, path)
     except CheckpointError as error:
         expected = "a checkpoint of the same networks"
-        raise ConfigError("ckpt_path", str(path), expected, error.reason) from error
+        raise ConfigError(key, folder, expected, error.reason) from error

@@ -204,8 +204,13 @@ class Run:
     relabel: Target
     replay: Replay
     algo: Annotated[
-        Algo, Supplied(("agent", "routing", "explore_seed", "update_seed", "cuda_graphs"))
+        Algo,
+        Supplied(
+            ("agent", "routing", "explore_seed", "update_seed", "cuda_graphs"), asked=("teacher",)
+        ),
     ]
+    # A run's folder; in a run that has begun, the configuration of the run in that folder.
+    teacher: Annotated[str | dict[str, Any] | None, FOLDER]
     routing: Routing
     auxiliary: Annotated[
         dict[str, Target],
