@@ -171,10 +171,14 @@ def test_auxiliary_loss(name):
     "name", [path.stem for path in (CONFIGS / "algo").glob("*.yaml") if path.stem != "base"]
 )
 def test_algorithm(name, compose_run):
+    taught = name == "distill"
     for experiment in ("state_push", "pixel_push_strict_fast"):
-        module = build_module(config.check(compose_run(experiment, f"algo={name}")), PUSH)
+        more = ("routing=actor",) if taught else ()
+        cfg = compose_run(experiment, f"algo={name}", *more)
+        cfg["teacher"] = compose_run("vector_push") if taught else None
+        module = build_module(config.check(cfg), PUSH)
         assert isinstance(module, OffPolicy)
-        assert len(module.configure_optimizers()) == 2
+        assert len(module.configure_optimizers()) == (1 if taught else 2)
 
 
 @pytest.mark.parametrize("experiment", ["pixel_push_nodrq", "pixel_push_strict_fast"])

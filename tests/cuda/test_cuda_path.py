@@ -31,6 +31,14 @@ AGENTS = {
         "augment=random_shift",
         "auxiliary=[goal_prediction,next_features]",
     ),
+    "student": (
+        "pixel_push_laptop_student",
+        "obs.pixels.image_size=16",
+        "encoder.filters=8",
+        "algo.student=actor",
+        "auxiliary=[goal_prediction,next_features]",
+    ),
+    "estimate": ("pixel_push_laptop_student", "obs.pixels.image_size=16", "encoder.filters=8"),
     "state": (
         "state_push",
         "obs.normalize=fixed",
@@ -64,6 +72,8 @@ def on_the_cpu(compose_run, tmp_path_factory):
     def reference(agent, rounds):
         if (agent, rounds) not in known:
             cfg = compose_run(AGENTS[agent][0], *SMALL, *AGENTS[agent][1:])
+            if cfg["algo"]["_target_"].endswith("Distill"):
+                cfg["teacher"] = compose_run("vector_push", *SMALL)
             folder = tmp_path_factory.mktemp("cpu")
             known[agent, rounds] = cfg, learn(cfg, folder, torch.device("cpu"), rounds)
         return known[agent, rounds]
