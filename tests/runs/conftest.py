@@ -20,6 +20,16 @@ def finished(compose_run, tmp_path_factory) -> Path:
     return run_dir
 
 
+@pytest.fixture(scope="session")
+def teacher(compose_run, tmp_path_factory) -> Path:
+    """A short `experiment=vector_push`, of which a student can learn. Not to be changed."""
+    run_dir = tmp_path_factory.mktemp("teacher") / "run"
+    small = ("task.max_episode_steps=10", "total_env_steps=120", "collect.learning_starts=40")
+    small += ("callbacks.evaluation.every_env_steps=80", "callbacks.evaluation.n_envs=1")
+    start(compose_run("vector_push", *D, *small, f"run_dir={run_dir}"))
+    return run_dir
+
+
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     """A copy of `finished`, to be damaged or continued."""

@@ -37,6 +37,7 @@ TINY = (
 )
 FILES = ("config.yaml", "evaluation.json", "metrics.csv", "summary.json")
 FOLDERS = ("checkpoints", "replay", "tensorboard")
+TAUGHT = ("pixel_push_laptop_student",)
 
 
 def experiments():
@@ -54,9 +55,10 @@ def run(compose_run, experiment, run_dir, *overrides):
 
 
 @pytest.mark.parametrize("experiment", experiments())
-def test_experiment_runs(compose_run, tmp_path, experiment):
+def test_experiment_runs(compose_run, teacher, tmp_path, experiment):
     run_dir = tmp_path / "run"
-    summary = run(compose_run, experiment, run_dir)
+    given = (f"teacher={teacher}",) if experiment in TAUGHT else ()
+    summary = run(compose_run, experiment, run_dir, *given)
     assert summary["status"] == "finished"
     assert summary["experiment"] == experiment
     assert summary["env_steps"] == 56
@@ -70,7 +72,8 @@ def test_experiment_runs(compose_run, tmp_path, experiment):
     steps = [line.split(",")[0] for line in (run_dir / "metrics.csv").read_text().splitlines()]
     assert steps == ["env_steps", "20", "28", "40", "56"]
     assert len(json.loads((run_dir / "evaluation.json").read_text())) == 2
-    if (moved := encoder_moved(compose_run(experiment, *TINY), run_dir)) is not None:
+    cfg = yaml.safe_load((run_dir / "config.yaml").read_text())
+    if (moved := encoder_moved(cfg, run_dir)) is not None:
         assert moved
 
 
@@ -87,7 +90,10 @@ def encoder_moved(cfg, run_dir):
 @pytest.mark.parametrize("experiment", FILES_BY_NAME)
 def test_experiment_file_is_a_small_difference_and_builds(compose_run, experiment):
     assert len(FILES_BY_NAME[experiment].read_text().splitlines()) <= 25
-    build_module(config.check(compose_run(experiment, *TINY)), PUSH)
+    cfg = compose_run(experiment, *TINY)
+    if experiment in TAUGHT:
+        cfg["teacher"] = compose_run("vector_push", *TINY)
+    build_module(config.check(cfg), PUSH)
 
 
 def test_pixel_replay_takes_an_eighth_of_two_stacks(compose_run, tmp_path):
