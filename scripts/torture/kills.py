@@ -15,7 +15,19 @@ from pathlib import Path
 from run_hash import run_hash
 
 from torture import inject
-from torture.bench import HALF, KINDS, TOTAL, Bench, Result, checkpoints, finished, logged, reached
+from torture.bench import (
+    ARGS,
+    HALF,
+    KINDS,
+    SHORT_PIXEL_TOTAL,
+    TOTAL,
+    Bench,
+    Result,
+    checkpoints,
+    finished,
+    logged,
+    reached,
+)
 from torture.victims import ROOT, TRAIN, Victim
 
 ROWS_PER_STEP = 51 / 50 / 2  # a final observation per episode of 50, two environments
@@ -203,3 +215,21 @@ def event_steps(run_dir: Path) -> list[int]:
             steps += [event.step] if event.summary.value else []
             at += 16 + length
     return steps
+
+
+def student_without_teacher(bench: Bench, part: int) -> Result:
+    """Row 37: a student is killed anywhere, and its teacher's folder is gone when it goes on."""
+    teacher, whole, killed = (bench.folder / name for name in ("teacher", "whole", "killed"))
+    finished(bench.command(["experiment=vector_push", *ARGS, f"run_dir={teacher}"]))
+    small = ("algo.batch_size=4", "encoder.filters=8", f"total_env_steps={SHORT_PIXEL_TOTAL}")
+    args = ["experiment=pixel_push_laptop_student", *ARGS, *small, f"teacher={teacher}"]
+    finished(bench.command([*args, f"run_dir={whole}"]))
+    victim = bench.command([*args, f"run_dir={killed}"])
+    victim.wait_for(reached(killed, bench.rng.choice([120, 180, 240, 300, 360])))
+    time.sleep(bench.rng.uniform(0.0, 0.1))
+    rc = victim.kill().rc
+    shutil.rmtree(teacher)
+    at, done = max(checkpoints(killed)), bench.resume(killed).wait()
+    same = done.rc == 0 and run_hash(killed)["H"] == run_hash(whole)["H"]
+    seen = f"killed after {at} env steps, {'same' if same else 'ANOTHER'} H without the teacher"
+    return Result(same and rc == -signal.SIGKILL, seen)

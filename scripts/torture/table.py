@@ -75,4 +75,5 @@ ROWS = (
     Row(35, "evaluation worker killed", "nothing lost, same H", field.evaluation_worker, (0, 2)),
     Row(36, "killed during start-up", "starts again, same H", field.killed_at_start, (0, 2)),
     Row(37, "small averaged images, kill", "same H", kills.kill_of_small_images, (0, 0), (1, 2)),
+    Row(38, "student killed, teacher removed", "same H", kills.student_without_teacher, (1, 3)),
 )
