@@ -17,7 +17,9 @@ from fetchlab.errors import ConfigError
 GAIN = 5.0
 VECTOR_INPUTS = ["proprio", "achieved_goal", "desired_goal"]
 STRICT_INPUTS = ["pixels", "proprio", "desired_goal"]
-GOAL = partial(GoalPrediction, weight=1.0, hidden=16, centre_m=[0.1, 0.2, 0.3], scale_m=0.5)
+GOAL = partial(
+    GoalPrediction, weight=1.0, hidden=16, centre_m=[0.1, 0.2, 0.3], scale_m=0.5, huber_m=None
+)
 ADAM = partial(torch.optim.Adam, lr=1e-2, fused=True)
 
 
@@ -39,6 +41,7 @@ def make_student(student="actor", teacher=None, **more):
     own = {"teacher": teacher or make_teacher(), "student": student, "hidden": (16, 16)}
     own |= {"actor_layer_norm": False, "exploration_std": 0.0, "teacher_share": 0.0}
     own |= {"discount": 0.95, "tau": 0.5, "q_bounds": False, "n_step": 1}
+    own |= {"target_encoder": True, "auxiliary_every": 1}
     more = {"actor_inputs": STRICT_INPUTS, "critic_inputs": STRICT_INPUTS, **more}
     more = {"routing": ROUTINGS["actor"], "auxiliary": {"goal_prediction": GOAL}, **more}
     return make_module(algorithm=Distill, settings=own, **more)

@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from fetchlab.algos.auxiliary import GoalPrediction
 from fetchlab.algos.off_policy import OffPolicy
-from fetchlab.entries import ACHIEVED_GOAL, STATE
+from fetchlab.entries import ACHIEVED_GOAL
 from fetchlab.errors import require
 from fetchlab.fields import Hint
 from fetchlab.networks.actor import DeterministicActor
@@ -75,6 +75,9 @@ class Distill(OffPolicy):
         self._estimates = student == "estimate"
         if self._estimates:
             _check_estimate(agent, teacher)
+            expected, remedy = "1 with algo.student=estimate, which learns by it alone", "use 1"
+            every = self.auxiliary_every
+            require(every == 1, "algo.auxiliary_every", every, expected, remedy)
         else:
             action_dim = agent.env_spec.action_dim
             agent.actor = DeterministicActor(agent.actor_dim, action_dim, hidden, actor_layer_norm)
@@ -125,16 +128,7 @@ class Distill(OffPolicy):
     @torch.no_grad()
     def _act_on_estimate(self, rows: TensorDictBase, features: Tensor | None) -> Tensor:
         """The teacher's actions (B, A) where the achieved goal is what the features (B, D) say."""
-        assert features is not None
-        where = next(loss for loss in self.agent.losses if isinstance(loss, GoalPrediction))
-        guess, place = where.predict(features), self.agent.env_spec.goal_slice
-        known = {name: rows.get(name) for name in self.agent.stored}
-        if place is None:
-            known[ACHIEVED_GOAL] = guess
-        else:
-            known[STATE] = known[STATE].clone()
-            known[STATE][..., place] = guess
-        return self.teacher.act(TensorDict(known, rows.batch_size))
+        return self.teacher.act(self.agent.with_guess(rows, features))
 
 
 def _check_estimate(agent: Agent, teacher: OffPolicy) -> None:

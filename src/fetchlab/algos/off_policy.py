@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fetchlab.algos.metrics import MetricSums
 from fetchlab.algos.routing import LossName, Routing
 from fetchlab.algos.steps import AT_ONCE, CapturedUpdates, CheckedSteps, Held, MaskedSteps
-from fetchlab.entries import EnvSpec
+from fetchlab.entries import PIXELS, EnvSpec
 from fetchlab.errors import NonFiniteError, require
 from fetchlab.fields import Above, Below, Hint, Max, Min
 from fetchlab.networks.agent import Agent
@@ -165,8 +165,13 @@ class OffPolicy(pl.LightningModule):
         return self.nth % every == every - 1
 
     def encode(self, images: Tensor | None) -> Tensor | None:
-        """What `Agent.encode` sees, without its graph where no loss of this update trains it."""
+        """What `Agent.encode` sees, without its graph where no loss of this update trains it.
+
+        None where nobody looks: heads that are given no pixels, and no auxiliary loss this time.
+        """
         idle = set(self.routing.trained_by) == {"auxiliary"} and not self.due(self.auxiliary_every)
+        if idle and PIXELS not in (*self.agent.actor_inputs, *self.agent.critic_inputs):
+            return None
         with torch.set_grad_enabled(not idle):
             return self.agent.encode(images)
 

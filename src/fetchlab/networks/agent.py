@@ -111,7 +111,8 @@ class Agent(nn.Module):
             sum(features if name == PIXELS else env_spec.dim(name) for name in names)
             for names in (actor_inputs, critic_inputs)
         )
-        self._estimator = self._find_estimator()
+        if ESTIMATED_GOAL in (*actor_inputs, *critic_inputs):
+            self._check_estimate()
         index = torch.tensor(env_spec.proprio, dtype=torch.int64)
         self.register_buffer("_proprio_index", index, persistent=False)
 
@@ -130,35 +131,35 @@ class Agent(nn.Module):
         """The auxiliary losses, `fetchlab.entries.AuxiliaryLoss`."""
         return tuple(self.auxiliary.values())
 
-    def _find_estimator(self) -> Any:
-        """The auxiliary loss that guesses the achieved goal; None where nobody is given it."""
+    def _check_estimate(self) -> None:
+        told = ESTIMATED_GOAL in self.critic_inputs
         expected = "no estimated_goal: critics only learn, and learn from the stored goal"
         remedy = f"use {ACHIEVED_GOAL}"
-        told = ESTIMATED_GOAL in self.critic_inputs
         require(not told, "obs.critic_inputs", [*self.critic_inputs], expected, remedy)
-        if ESTIMATED_GOAL not in self.actor_inputs:
-            return None
-        found = [loss for loss in self.losses if hasattr(loss, "predict")]
         expected = f"one that predicts the goal, since the actor is given {ESTIMATED_GOAL}"
         remedy = "add auxiliary=[goal_prediction], or routing=auxiliary"
-        require(len(found) == 1, "auxiliary", [*self.auxiliary], expected, remedy)
-        return found[0]
+        require(len(self._guessers) == 1, "auxiliary", [*self.auxiliary], expected, remedy)
+
+    @property
+    def _guessers(self) -> list[Any]:
+        """The auxiliary losses that predict the achieved goal."""
+        return [loss for loss in self.losses if hasattr(loss, "predict")]
 
     def actor_view(self, obs: TensorDictBase) -> Tensor:
         """What the acting actor is given (N, actor_dim): of simulator rows, with ``frames``."""
-        features = self.glance(obs.get("frames") if self.actor_looks else None)
-        if self._estimator is not None:
-            obs = self._with_guess(obs, self._estimator.predict(features))
+        features = self.glance(obs.get("frames")) if self.actor_looks else None
+        if ESTIMATED_GOAL in self.actor_inputs:
+            obs = self.with_guess(obs, features)
         return self.actor_input(self.vectors(obs, obs.get(DESIRED_GOAL)), features)
 
-    def _with_guess(self, obs: TensorDictBase, guess: Tensor) -> TensorDictBase:
-        """``obs`` with a guess of the achieved goal (N, G) in the place of the true one."""
-        goal_slice = self.env_spec.goal_slice
+    def with_guess(self, rows: TensorDictBase, features: Tensor | None) -> TensorDictBase:
+        """``rows`` [B], their achieved goal replaced by what features (B, D) say it is."""
+        guess, goal_slice = self._guessers[0].predict(features), self.env_spec.goal_slice
         if goal_slice is None:
-            return obs.copy().set(ACHIEVED_GOAL, guess)
-        state = obs.get(STATE).clone()
+            return rows.copy().set(ACHIEVED_GOAL, guess)
+        state = rows.get(STATE).clone()
         state[..., goal_slice] = guess
-        return obs.copy().set(STATE, state)
+        return rows.copy().set(STATE, state)
 
     def look(self, batch: TensorDictBase, rng: torch.Generator) -> tuple[Seen, Seen]:
         """Observation and next observation of a batch [B], both towards the batch's goal."""
