@@ -142,7 +142,7 @@ class Collect:
     """``configs/collect``."""
 
     n_envs: Annotated[int, Min(1), Hint("4 to 8 on a desktop")]
-    workers: Annotated[Count | None, Hint("null is one per core")]
+    workers: Annotated[Count | None, Hint("null is the cores that trainer.threads leaves")]
     learning_starts: Annotated[int, Min(0), Hint("the study used 1000 env steps")]
     timeout_s: Seconds
 

@@ -38,15 +38,21 @@ def test_format_bytes(n, text):
 
 
 def test_memory_is_the_sum_of_its_parts():
-    # 600 MB + 2 x 120 MB + 8 x (25 + 85 + 100 x 100 x 70 / 1000000) MB + 5 x 10 MB + 7 MB
-    pixels = budget.run_memory_bytes(
-        workers=2, n_envs=8, rendered_side=100, parameter_bytes=10_000_000, working_bytes=7_000_000
+    fast, reference, state = (
+        budget.run_memory_bytes(
+            workers=2,
+            n_envs=8,
+            quality=one,
+            rendered_side=100,
+            parameter_bytes=10_000_000,
+            working_bytes=7_000_000,
+        )
+        for one in ("fast", "reference", None)
     )
-    assert pixels == 1_782_600_000
-    state = budget.run_memory_bytes(
-        workers=2, n_envs=8, rendered_side=0, parameter_bytes=10_000_000, working_bytes=7_000_000
-    )
-    assert pixels - state == 8 * 85_700_000
+    # 600 MB + 2 x 120 MB + 8 x 25 MB + 5 x 10 MB + 7 MB
+    assert state == 1_097_000_000
+    assert fast - state == 2 * 75_000_000 + 8 * 20_700_000
+    assert reference - fast == 8 * 70_000_000
 
 
 def test_largest_capacity_fits_and_one_more_does_not():

@@ -39,8 +39,8 @@ def run(compose_run, *overrides):
 
 def held_by_processes(n_envs, rendered_side=84):
     """The learner, a worker of training and one of evaluation, and as many environments in each."""
-    an_env = 110_000_000 + 70 * rendered_side**2
-    return 600_000_000 + 2 * (120_000_000 + n_envs * an_env)
+    an_env = 45_000_000 + 70 * rendered_side**2
+    return 600_000_000 + 2 * (195_000_000 + n_envs * an_env)
 
 
 @pytest.mark.parametrize(

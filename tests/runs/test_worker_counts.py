@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import pytest
 import torch
 from known_specs import PUSH
 
+from fetchlab import config
 from fetchlab.build import build_module
 from fetchlab.config import typed
 from fetchlab.errors import ConfigError
-from fetchlab.preflight.sizes import Memory, evaluation_workers, learner_threads
+from fetchlab.preflight.sizes import (
+    Memory,
+    collecting_workers,
+    evaluation_workers,
+    learner_threads,
+)
 from fetchlab.run import start
 
 
@@ -81,23 +88,48 @@ def test_memory_counts_the_evaluations_workers_and_environments(compose_run):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "available", "threads"),
+    ("overrides", "available", "on_cpu", "beside_a_gpu"),
     [
-        ("", 2, 1),  # all cores render
-        ("", 4, 1),
-        ("", 16, 12),  # 4 environments: 4 workers
-        ("collect.workers=2", 16, 14),
-        ("collect.n_envs=16 collect.workers=16", 8, 1),
-        ("trainer.threads=3", 2, 3),
+        ("", 1, (1, 1), (1, 1)),  # more than there are: one of each is the least
+        ("", 2, (1, 1), (1, 1)),
+        ("", 4, (3, 1), (1, 3)),
+        ("", 16, (12, 4), (1, 4)),
+        ("collect.n_envs=3", 16, (13, 3), (1, 3)),
+        ("collect.n_envs=64", 16, (12, 4), (1, 15)),
+        ("collect.workers=2", 16, (14, 2), (1, 2)),
+        ("collect.n_envs=16 collect.workers=16", 8, (1, 16), (1, 16)),
+        ("trainer.threads=3", 2, (3, 1), (3, 1)),
+        ("trainer.threads=3", 6, (3, 3), (3, 3)),
+        ("trainer.threads=1 collect.n_envs=64", 16, (1, 15), (1, 15)),
+        ("trainer.threads=2 collect.workers=2", 2, (2, 2), (2, 2)),
     ],
 )
-def test_threads_that_nobody_asked_for_are_the_cores_without_a_worker(
-    compose_run, cores, monkeypatch, overrides, available, threads
+def test_what_nobody_asked_for_are_the_cores_that_the_other_leaves(
+    compose_run, cores, monkeypatch, overrides, available, on_cpu, beside_a_gpu
 ):
     cores(available)
-    cfg = compose_run("pixel_push_nodrq", *overrides.split())
-    assert learner_threads(typed(cfg)) == threads
+    run = typed(compose_run("pixel_push_nodrq", *overrides.split()))
+    assert (learner_threads(run), collecting_workers(run)) == on_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert learner_threads(typed(cfg)) == (threads if "threads" in overrides else 1)
-    on_cpu = compose_run("pixel_push_nodrq", *overrides.split(), "trainer.accelerator=cpu")
-    assert learner_threads(typed(on_cpu)) == threads
+    assert (learner_threads(run), collecting_workers(run)) == beside_a_gpu
+    cpu = typed(compose_run("pixel_push_nodrq", *overrides.split(), "trainer.accelerator=cpu"))
+    assert (learner_threads(cpu), collecting_workers(cpu)) == on_cpu
+
+
+@pytest.mark.parametrize("available", [2, 3, 4, 16, 64])
+def test_no_experiment_takes_more_processes_and_threads_than_cores(
+    compose_run, cores, monkeypatch, available
+):
+    cores(available)
+    for cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        for name, run in every_experiment(compose_run).items():
+            threads, workers = learner_threads(run), collecting_workers(run)
+            assert threads + workers <= available, name
+            # The number that sums depend on moves with the cores only where its file says null.
+            assert threads == (run.trainer.threads or threads), name
+
+
+@cache
+def every_experiment(compose_run):
+    return {name: typed(compose_run(name)) for name in config.names("experiment")}

@@ -21,9 +21,14 @@ from typing import Any
 from fetchlab.envs import worker as remote
 from fetchlab.patience import SLICES, patiently
 
-# One simulator is one thread; a maths library that starts one per core only gets in its way.
 _BOOT = "from fetchlab.envs.worker import main; main()"
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# One simulator is one thread; a maths library that starts one per core only gets in its way, and so
+# does Mesa's software renderer: beside a busy core a small frame waited 7 ms for such a thread.
+_ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "NUMEXPR_NUM_THREADS": "1",
+    "LP_NUM_THREADS": "0",  # 0: none beside the caller's
+}
 
 
 class BrokenLinkError(Exception):
@@ -44,7 +49,7 @@ class WorkerLink:
         self.sock, theirs = socket.socketpair()
         self._silence = f"for {timeout_s:g} s"
         self.sock.settimeout(timeout_s / SLICES)
-        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
+        environment = os.environ | _ONE_THREAD
         if not renders:
             environment["MUJOCO_GL"] = "disabled"  # needs no OpenGL library: see `without_gl`
         if devices := os.environ.get("FETCHLAB_EGL_DEVICES"):  # `fetchlab.preflight.renderer`

@@ -14,12 +14,15 @@ from pathlib import Path
 
 from fetchlab.errors import ConfigError
 
-# Resident memory, rounded up from 4 FetchPush environments in one process (84x84 frames, Mesa's
-# software EGL): 566 MB rendering, 166 MB without; torch, lightning and torchrl imported: 386 MB.
+# Resident memory, rounded up. A worker with 1, 2, ... 5 FetchPush environments, MB: 118, 140, 154,
+# 163, 172 without a camera; 210, 249, 291, 318, 343 with Mesa's software EGL and quality=fast, at
+# 32x32 as at 84x84; 274, 379, 486, 578, 668 with quality=reference, whose shadow map is 4096x4096.
+# A process with torch, lightning and torchrl imported: 386 MB.
 MAIN_PROCESS_BYTES = 600_000_000
 WORKER_BYTES = 120_000_000
 ENV_BYTES = 25_000_000
-RENDERING_BYTES = 85_000_000
+RENDERING_WORKER_BYTES = 75_000_000
+RENDERER_BYTES = {"fast": 20_000_000, "reference": 90_000_000}
 # An offscreen buffer with its four samples, depth and copies: 65 bytes at 512x512 and 1024x1024.
 RENDERED_PIXEL_BYTES = 70
 # Parameter, gradient, two Adam moments, target network.
@@ -27,21 +30,30 @@ COPIES_OF_PARAMETERS = 5
 
 
 def run_memory_bytes(
-    *, workers: int, n_envs: int, rendered_side: int, parameter_bytes: int, working_bytes: int
+    *,
+    workers: int,
+    n_envs: int,
+    quality: str | None,
+    rendered_side: int,
+    parameter_bytes: int,
+    working_bytes: int,
 ) -> int:
     """Bytes of memory of a whole run: this process, its workers, networks and batches.
 
     Args:
         workers: worker processes.
         n_envs: environments in all workers together.
-        rendered_side: of the square picture that each environment renders, pixels; 0 for none.
+        quality: of the environments' pictures, ``obs.pixels.quality``; None: they render nothing.
+        rendered_side: of those square pictures, pixels.
         parameter_bytes: all trained parameters, once.
         working_bytes: a round's batches and activations, and the replay where memory holds it;
             a memory-mapped one is page cache and counts as nothing.
     """
-    rendering = RENDERING_BYTES + RENDERED_PIXEL_BYTES * rendered_side**2 if rendered_side else 0
-    per_env = ENV_BYTES + rendering
-    processes = MAIN_PROCESS_BYTES + workers * WORKER_BYTES + n_envs * per_env
+    per_worker, per_env = WORKER_BYTES, ENV_BYTES
+    if quality is not None:
+        per_worker += RENDERING_WORKER_BYTES
+        per_env += RENDERER_BYTES[quality] + RENDERED_PIXEL_BYTES * rendered_side**2
+    processes = MAIN_PROCESS_BYTES + workers * per_worker + n_envs * per_env
     return processes + COPIES_OF_PARAMETERS * parameter_bytes + working_bytes
 
 

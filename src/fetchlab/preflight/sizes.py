@@ -24,25 +24,39 @@ DEVICE_MEMORY_SHARE = 0.9  # of what is free there; the rest is for libraries an
 ACTIVATION_BYTES_PER_PIXEL = 450
 
 
-def worker_count(asked: int | None, n_envs: int, keep_core: bool = False) -> int:
-    """Worker processes: what was asked, or one per core and at most one per environment.
+def threads_and_workers(run: Run) -> tuple[int, int]:
+    """The learner's torch threads and the worker processes beside it: together at most the cores.
 
-    Args:
-        asked: ``collect.workers``.
-        n_envs: environments, N.
-        keep_core: leave one core to the learner. Where the learner is what a round waits for, a
-            worker that the kernel puts on its core makes every round longer by its own time.
+    What was asked is taken as it is, and what is null takes the cores that the other one leaves, at
+    least one, workers at most one per environment. Where both are null: one thread beside a GPU;
+    else a quarter of the cores simulates and the learner has the rest, because a rendered step
+    takes a worker 2 to 4 ms and its share of an update takes the learner ten to a hundred times as
+    long. More of both than cores would be slow: a thread that shares its core with a worker makes
+    all other threads wait for it, in every operation.
     """
-    if asked is not None:
-        return asked
-    cores = len(os.sched_getaffinity(0))
-    return min(n_envs, max(1, cores - 1) if keep_core else cores)
+    cores, n_envs = usable_cores(), run.collect.n_envs
+    threads, workers = run.trainer.threads, run.collect.workers
+    if threads is None and trains_on_cuda(run):
+        threads = 1
+    if threads is None:
+        workers = workers or min(n_envs, max(1, cores // 4))
+        threads = max(1, cores - workers)
+    return threads, workers or min(n_envs, max(1, cores - threads))
+
+
+def learner_threads(run: Run) -> int:
+    """Torch threads of the learner."""
+    return threads_and_workers(run)[0]
 
 
 def collecting_workers(run: Run) -> int:
-    """Worker processes beside the learner: all cores render, physics alone leaves it one."""
-    keep_core = not run.obs.sees_pixels
-    return worker_count(run.collect.workers, run.collect.n_envs, keep_core)
+    """Worker processes beside the learner."""
+    return threads_and_workers(run)[1]
+
+
+def worker_count(asked: int | None, n_envs: int) -> int:
+    """Worker processes while the learner waits: what was asked, or one per core, at most N."""
+    return asked or min(n_envs, usable_cores())
 
 
 def evaluation_workers(run: Run) -> int:
@@ -51,16 +65,9 @@ def evaluation_workers(run: Run) -> int:
     return asked or min(n_envs, worker_count(run.collect.workers, n_envs))
 
 
-def learner_threads(run: Run) -> int:
-    """Torch threads: what was asked, or the cores that no worker uses; one beside a GPU.
-
-    A thread that shares its core with a worker makes all others wait for it, in every operation.
-    """
-    if run.trainer.threads is not None:
-        return run.trainer.threads
-    if trains_on_cuda(run):
-        return 1
-    return max(1, len(os.sched_getaffinity(0)) - collecting_workers(run))
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def trains_on_cuda(run: Run) -> bool:
@@ -138,6 +145,7 @@ class Memory:
         return run_memory_bytes(
             workers=collecting_workers(run) + evaluation_workers(run),
             n_envs=run.collect.n_envs + run.callbacks.evaluation.n_envs,
+            quality=None if self._pixels is None else self._pixels.quality,
             rendered_side=0 if self._pixels is None else self._pixels.rendered_size,
             parameter_bytes=self._parameters,
             working_bytes=working,
