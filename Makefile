@@ -1,8 +1,8 @@
 # `make train` and `make test` set everything up first, on a fresh Debian or Ubuntu machine too.
-EXPERIMENT ?= pixel_push_nodrq
+EXPERIMENT ?=
 ARGS ?=
 VENV_PYTHON := .venv/bin/python
-BENCHES := state_vs_sb3 envs render replay update overhead profile_round startup safety scaling gpu
+BENCHES := state_vs_sb3 envs render replay update overhead profile_round startup safety scaling contention gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-full bench check
@@ -13,8 +13,8 @@ help: ## list the commands
 setup: ## virtual environment, locked packages, system GL libraries (the others call it)
 	@bash scripts/setup.sh
 
-train: setup ## the main job; EXPERIMENT=name ARGS="seed=1 total_env_steps=100000" override
-	$(VENV_PYTHON) src/train.py experiment=$(EXPERIMENT) $(ARGS)
+train: setup ## what suits this machine, or EXPERIMENT=name; ARGS="seed=1 total_env_steps=100000" override
+	$(VENV_PYTHON) src/train.py $(EXPERIMENT:%=experiment=%) $(ARGS)
 
 test: setup ## all tests but the long ones, at most 10 minutes on 2 cores
 	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal -m "not full"

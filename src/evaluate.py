@@ -53,11 +53,14 @@ def evaluate(plain: dict[str, Any]) -> None:
     )
     for video in result["videos"]:
         print(f"video: {video}")
+    if result["videos"]:
+        print(f"of these {len(result['videos'])} episodes {result['videos_succeed']} succeed")
     print(f"result: {result['file']}")
 
 
 def main() -> None:
     """Run the command line."""
+    entry.sleep_while_waiting()
     if entry.asks_for_help(sys.argv[1:]):
         print(HELP, end="")
     else:

@@ -1,8 +1,8 @@
 """Train: `python src/train.py experiment=NAME`; continue: `python src/train.py resume=RUN_DIR`."""
 
-import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from fetchlab import config, entry, schema
-from fetchlab.overrides import refuse_lone_sweep
+from fetchlab.overrides import are_several, refuse_lone_sweep
 
 #: Exit codes of a run that a signal stopped and that can be continued; 1 for other reasons.
 STOPPED = {one.name: 128 + one for one in signal.Signals}
 HELP = """\
 Train:     python src/train.py experiment=NAME [KEY=VALUE ...]
+           without experiment= the one that suits this machine
 Continue:  python src/train.py resume=RUN_DIR [total_env_steps=M] [KEY=VALUE ...]
 Sweep:     python src/train.py -m sweep=NAME, or -m experiment=NAME seed=0,1,2
 
@@ -74,20 +75,44 @@ def help_page() -> str:
     return HELP.format(**{key: "\n  ".join(names) for key, names in listed.items()})
 
 
+def suitable(args: Sequence[str]) -> tuple[str, str]:
+    """The experiment of a command line that names none, and why: what this machine can train."""
+    import torch
+
+    if torch.cuda.is_available() and "trainer=cpu" not in args:
+        return "pixel_push_nodrq", f"the study's main job, for {torch.cuda.get_device_name()}"
+    return "pixel_push_laptop", "learned from images on two cores, since no CUDA GPU trains here"
+
+
+def choose_and_train(args: Sequence[str]) -> None:
+    """Train the experiment that suits this machine, and say which and why."""
+    experiment, why = suitable(args)
+    overrides = [index for index, arg in enumerate(args) if "=" in arg and arg[0] != "-"]
+    # Beside the others: Hydra reads one stretch of the command line.
+    sys.argv.insert(1 + min(overrides, default=len(args)), f"experiment={experiment}")
+
+    def job(plain: dict[str, Any]) -> None:
+        print(f"chosen    {experiment}: {why} (experiment=NAME trains another)", flush=True)
+        train(plain)
+
+    entry.launch("train", job)
+
+
 def main() -> None:
     """Run the command line."""
-    # Before torch is imported. Threads that spin while they wait for each other take the cores that
-    # they wait for: beside one busy process per core two of them had 0.16 to 0.42 of the speed of
-    # one, and 1.07 to 1.25 when they sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    entry.sleep_while_waiting()
     args = sys.argv[1:]
+    named = {arg.partition("=")[0] for arg in args}
     if entry.asks_for_help(args):
         print(help_page(), end="")
-    elif any(arg.partition("=")[0] == "resume" for arg in args):
+    elif "resume" in named:
         entry.launch("resume", continue_run, paths=["resume"])
     else:
         entry.answer(lambda: refuse_lone_sweep(args))
-        entry.launch("train", train)
+        if "experiment" in named or are_several(args):
+            entry.launch("train", train)
+        else:
+            choose_and_train(args)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,37 @@ def test_slips_of_train_are_one_line_and_write_nothing(tmp_path, args, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("cuda", "args", "experiment", "why"),
+    [
+        (False, ["seed=3"], "pixel_push_laptop", "no CUDA GPU trains here"),
+        (True, ["seed=3"], "pixel_push_nodrq", "for the GPU's name"),
+        (True, ["trainer=cpu", "seed=3"], "pixel_push_laptop", "no CUDA GPU trains here"),
+        (False, ["experiment=state_reach", "seed=3"], "state_reach", ""),
+    ],
+)
+def test_without_an_experiment_it_trains_what_suits_the_machine_and_says_why(
+    monkeypatch, capsys, cuda, args, experiment, why
+):
+    seen = []
+    monkeypatch.setattr("fetchlab.run.start", lambda cfg: seen.append(cfg) or {"status": "done"})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "the GPU's name")
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    train.main()
+    assert [(cfg["experiment"], cfg["seed"]) for cfg in seen] == [(experiment, 3)]
+    said = capsys.readouterr().out
+    assert said.count("\n") == (1 if why else 0)
+    assert said.startswith(f"chosen    {experiment}: " if why else "") and why in said
+
+
+def test_hydras_flags_stay_beside_the_overrides_of_a_chosen_experiment(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "seed=3", "ckpt_path=x"])
+    train.main()
+    said = capsys.readouterr().out
+    assert "image_size: 32" in said and "seed: 3" in said  # of pixel_push_laptop
+
+
 def test_what_may_change_reaches_the_resumed_run(monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -38,6 +38,15 @@ def answer(job: Callable[[], Result]) -> Result:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
+def sleep_while_waiting() -> None:
+    """Let torch's threads sleep while they wait for each other; before torch is imported.
+
+    Threads that spin take the cores that they wait for: beside one busy process per core two of
+    them had 0.16 to 0.42 of the speed of one, and 1.07 to 1.25 when they sleep.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def asks_for_help(args: Sequence[str]) -> bool:
     """Whether the command line asks how to use it."""
     return any(arg in ("-h", "--help") for arg in args)

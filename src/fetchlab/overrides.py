@@ -87,13 +87,18 @@ def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
     return text
 
 
+def are_several(args: Sequence[str]) -> bool:
+    """Whether a command line asks for several runs."""
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*args})
+
+
 def refuse_lone_sweep(args: Sequence[str]) -> None:
     """Refuse ``sweep=NAME`` where ``-m`` is not given: nothing would read that file.
 
     Raises:
         ConfigError: with the command that was meant.
     """
-    several = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*args}
+    several = are_several(args)
     for sweep in (arg.partition("=")[2] for arg in args if arg.startswith("sweep=")):
         alone = not several and sweep != "null"
         command = f"python src/train.py -m sweep={sweep}"

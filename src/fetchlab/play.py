@@ -56,8 +56,8 @@ def evaluate_run(
 
     Returns:
         `describe`'s entries, with ``experiment``, ``checkpoint``, ``changes``, ``seeds`` (first and
-        last), ``seeds_are`` (which those are, in words), ``videos`` (paths), and the ``file`` of
-        ``evaluations/`` that holds all these.
+        last), ``seeds_are`` (which those are, in words), ``videos`` (paths), ``videos_succeed``
+        (how many of those do), and the ``file`` of ``evaluations/`` that holds all these.
 
     Raises:
         ConfigError: ``run_dir`` holds no run or cannot be written, ``checkpoint`` is none of its
@@ -97,6 +97,7 @@ def evaluate_run(
         "seeds": [seeds[0], seeds[-1]],
         "seeds_are": seeds_are,
         "videos": paths,
+        "videos_succeed": int(played.success[: len(paths)].sum()),
     }
     file = _new_file(results, env_steps)
     write_json(file, {**result, "videos": [Path(path).name for path in paths]})

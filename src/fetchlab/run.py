@@ -38,7 +38,7 @@ from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains_on_cuda
 from fetchlab.replay.files import LAYOUT_FILE, ReplayError
 from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
-from fetchlab.run_report import announce, summarize, write_config
+from fetchlab.run_report import announce, learned, summarize, write_config
 from fetchlab.schema import Run
 from fetchlab.teacher import with_teacher
 
@@ -232,6 +232,8 @@ def _run(
     if reason is not None:
         at = f"stopped by {reason} at {summary['env_steps']:,} env steps"
         print(f"{at}; {_continue_command(run_dir)}", flush=True)
+    elif status == "finished":
+        print(learned(evaluation.history, seconds, run_dir), flush=True)
     return summary
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import yaml
 
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
+from fetchlab.callbacks.throughput import format_duration
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.numerics import emulation
+from fetchlab.preflight.sizes import usable_cores
+from fetchlab.run_folder import quoted
 from fetchlab.schema import Run
 
 
@@ -25,8 +28,11 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
     )
     if not parts.env.base_env.env_spec.restorable:
         resume = "starts the running episodes anew: this environment cannot save its state"
-    lines = (
+    algorithm = run.algo.target["_target_"].rpartition(".")[2]
+    seen = ", ".join(run.obs.actor_inputs)
+    lines = [
         f"run       {run_dir}",
+        f"learns    {run.task.env_id} by {algorithm}; the policy is given {seen}",
         f"device    {used['device']}, {used['threads']} torch threads, {used['workers']} workers",
         f"renderer  {used['renderer']}",
         f"replay    {disk} of disk ({format_bytes(replay.bytes_per_transition())} a transition)",
@@ -35,8 +41,32 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
         f"length    {run.total_env_steps:,} env steps; Ctrl-C stops after a checkpoint",
         *(["compile   the first updates take 5 to 60 s longer"] if "compiler" in used else ()),
         *(emulation(run.trainer.precision, used["device"]) if run.obs.sees_pixels else ()),
-    )
+    ]
+    busy, cores = used["threads"] + used["workers"], usable_cores()
+    if busy > max(2, cores):
+        lines.append(
+            f"warning   {busy} threads and workers wait for each other on {cores} cores: leave one "
+            "of trainer.threads and collect.workers null"
+        )
     print("\n".join(lines), flush=True)
+
+
+def learned(history: Sequence[Mapping[str, Any]], seconds: float, run_dir: Path) -> str:
+    """What a finished run's policy can do, since when, and how to watch it.
+
+    Args:
+        history: its evaluations, the last one at its end; see `Evaluation`.
+        seconds: it took.
+        run_dir: its folder.
+    """
+    first, last = history[0], history[-1]
+    began = f" ({first['success_rate']:.0%} after {first['env_steps']:,})"
+    return (
+        f"success {last['success_rate']:.0%} of {last['episodes']} evaluation episodes after "
+        f"{last['env_steps']:,} env steps{began if first is not last else ''} in "
+        f"{format_duration(seconds)}; watch it: "
+        f"python src/evaluate.py run={quoted(run_dir)} video=true"
+    )
 
 
 def write_config(run_dir: Path, cfg: Mapping[str, Any]) -> None:

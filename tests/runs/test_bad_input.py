@@ -141,7 +141,8 @@ def test_two_configurations_never_share_a_folder_and_seeds_do_not_change_the_has
     ("args", "words"),
     [
         (["experiment=nope"], ["experiment/nope", "state_reach"]),
-        ([], ["experiment"]),
+        (["-m"], ["You must specify 'experiment'"]),
+        (["experiments=state_reach"], ["experiments", "experiment?"]),
         (["experiment=state_push", "algo.batchsize=3"], ["algo.batchsize", "algo.batch_size?"]),
         (["experiment=state_push", "run_dir=a=b"], ["'='", "quote the value: 'run_dir=\"a=b\"'"]),
         (["experiment=state_push", "algo.utd_ratio=0"], ["algo.utd_ratio=0", "positive number"]),

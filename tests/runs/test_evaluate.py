@@ -143,7 +143,7 @@ def test_the_command_line_says_which_episodes_it_played(finished, capsys, monkey
 def test_options_in_any_capitals_and_a_video(copied, capsys, monkeypatch):
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "episodes=1", "video=TRUE")
     assert (err, code) == ("", 0)
-    assert f"video: {copied}/videos/000000800_0.mp4" in out
+    assert f"video: {copied}/videos/000000800_0.mp4\nof these 1 episodes 0 succeed\n" in out
     video = copied / "videos" / "000000800_0.mp4"
     assert video.stat().st_size > 1000
     assert next(load_encoder().read_frames(video))["size"] == (336, 336)  # four times 84
@@ -243,6 +243,9 @@ def test_ctrl_c_is_one_line_and_exit_code_130(finished):
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1.0)
+    worker = Path(f"/proc/{children.read_text().split()[0]}/environ").read_bytes().split(b"\0")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
+    # Neither torch's threads nor a software renderer's take the cores of others.
+    assert {b"OMP_WAIT_POLICY=passive", b"OMP_NUM_THREADS=1", b"LP_NUM_THREADS=0"} <= {*worker}
     assert (process.returncode, out, err) == (130, "", "interrupted\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def run(compose_run, experiment, run_dir, *overrides):
 
 
 @pytest.mark.parametrize("experiment", experiments())
-def test_experiment_runs(compose_run, teacher, tmp_path, experiment):
+def test_experiment_runs(compose_run, teacher, tmp_path, capsys, experiment):
     run_dir = tmp_path / "run"
     given = (f"teacher={teacher}",) if experiment in TAUGHT else ()
     summary = run(compose_run, experiment, run_dir, *given)
@@ -63,6 +64,10 @@ def test_experiment_runs(compose_run, teacher, tmp_path, experiment):
     assert summary["experiment"] == experiment
     assert summary["env_steps"] == 56
     assert summary["grad_updates"] >= 2
+    watch = f"; watch it: python src/evaluate.py run={run_dir} video=true"
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(r"^success \d+% of 2 .* after 56 env steps \(\d+% after 28\) in ", last_line)
+    assert last_line.endswith(watch)
     assert 0.0 <= summary["success_rate"] <= summary["best_success_rate"] <= 1.0
     for name in FILES:
         assert (run_dir / name).stat().st_size > 0
