@@ -69,7 +69,7 @@ def play(
     require(run.obs.sees_pixels, "RUN_DIR", str(run_dir), "a policy that sees images", remedy)
     numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
     choose_renderer()
-    people = {"image_size": SIDE, "quality": "reference", "show_goal": True}
+    people = {"image_size": SIDE, "supersample": 1, "quality": "reference", "show_goal": True}
     shown = config.check(config.changed(cfg, {f"obs.pixels.{k}": v for k, v in people.items()}))
     seeds = [OWN_SEEDS + one for one in episode_seeds(seed, episodes)]
     try:
