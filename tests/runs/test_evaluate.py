@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -239,11 +240,17 @@ def test_ctrl_c_is_one_line_and_exit_code_130(finished):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not children.read_text():  # no simulator yet
+    simulators: list[Path] = []
+    while not simulators:
         assert process.poll() is None
         time.sleep(0.05)
+        started = [Path("/proc", pid) for pid in children.read_text().split()]
+        with suppress(OSError):  # a probe has ended meanwhile
+            commands = [(one / "cmdline").read_bytes() for one in started]
+            pairs = zip(started, commands, strict=True)
+            simulators = [one for one, command in pairs if b"envs.worker" in command]
     time.sleep(1.0)
-    worker = Path(f"/proc/{children.read_text().split()[0]}/environ").read_bytes().split(b"\0")
+    worker = (simulators[0] / "environ").read_bytes().split(b"\0")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     # Neither torch's threads nor a software renderer's take the cores of others.
