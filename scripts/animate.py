@@ -51,7 +51,7 @@ def play(
         RunFailedError: it has no valid checkpoint, or the episodes could not be played.
     """
     from fetchlab.build import build_env, build_module
-    from fetchlab.checkpoint.find import newest_valid
+    from fetchlab.checkpoint.find import newest_policy
     from fetchlab.checkpoint.torch_io import load_weights
     from fetchlab.collect.rollout import episode_seeds, rollout
     from fetchlab.errors import RunFailedError
@@ -59,11 +59,11 @@ def play(
     from fetchlab.preflight import numerics
     from fetchlab.preflight.renderer import choose_renderer
     from fetchlab.preflight.sizes import learner_threads
-    from fetchlab.run import STOPS_A_RUN, stored_config
+    from fetchlab.run import STOPS_A_RUN
     from fetchlab.run_folder import require_run
 
     require_run("RUN_DIR", run_dir)
-    cfg = stored_config(run_dir, ())
+    cfg = config.stored(run_dir, ())
     run = config.check(cfg)
     remedy = "python src/evaluate.py run=RUN_DIR video=true shows any policy"
     require(run.obs.sees_pixels, "RUN_DIR", str(run_dir), "a policy that sees images", remedy)
@@ -75,7 +75,7 @@ def play(
     try:
         with closing(build_env(run, episodes, None)) as env:
             module = build_module(run, env.base_env.env_spec)
-            load_weights(module, newest_valid(run_dir / "checkpoints"))
+            load_weights(module, newest_policy(run_dir / "checkpoints"))
             module.eval()
             actions: list[Tensor] = []
 
