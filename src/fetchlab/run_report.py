@@ -11,6 +11,7 @@ import yaml
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.callbacks.throughput import format_duration
+from fetchlab.entries import ESTIMATED_GOAL, PIXELS
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.numerics import emulation
 from fetchlab.preflight.sizes import usable_cores
@@ -29,7 +30,9 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
     if not parts.env.base_env.env_spec.restorable:
         resume = "starts the running episodes anew: this environment cannot save its state"
     algorithm = run.algo.target["_target_"].rpartition(".")[2]
-    seen = ", ".join(run.obs.actor_inputs)
+    seen = ", ".join(run.obs.actor_inputs).replace(
+        ESTIMATED_GOAL, f"{PIXELS} (as {ESTIMATED_GOAL})"
+    )
     lines = [
         f"run       {run_dir}",
         f"learns    {run.task.env_id} by {algorithm}; the policy is given {seen}",

@@ -23,9 +23,10 @@ PIECES = {
     "proprio": {"proprio"},
     "achieved_goal": {"object"},
     "desired_goal": {"goal"},
+    "estimated_goal": {"frames"},
 }
-#: The routing that suits agents whose critic sees no pixels.
-ROUTING = {"asymmetric": ["routing=actor"]}
+#: The routing that suits agents whose critics see no pixels.
+ROUTING = {"asymmetric": ["routing=actor"], "estimate": ["routing=auxiliary"]}
 
 
 def observation(cfg):

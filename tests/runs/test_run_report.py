@@ -46,7 +46,8 @@ def test_the_first_lines_say_what_learns_and_warn_of_more_threads_than_cores(
     announce(run, Path("/runs/mine"), parts, {"fingerprint": used})
     said = capsys.readouterr().out
     assert (
-        "learns    FetchPush-v4 by SAC; the policy is given pixels, proprio, desired_goal" in said
+        "learns    FetchPush-v4 by SAC; the policy is given pixels (as estimated_goal), proprio, "
+        "desired_goal" in said
     )
     words = f"\nwarning   {threads + workers} threads and workers wait for each other on {cores}"
     assert (words in said) == warned == ("warning" in said)
