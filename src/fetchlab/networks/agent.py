@@ -64,7 +64,7 @@ class Agent(nn.Module):
     Args:
         env_spec: of the environment.
         actor_inputs, critic_inputs: entries they see, see `check_inputs`.
-        vision: None exactly when neither list holds ``pixels``.
+        vision: None exactly when neither list holds an entry that takes a camera.
         normalizer: of what is stored: ``state``, ``desired_goal``, and ``achieved_goal`` where it
             is no slice of ``state``.
 
