@@ -244,7 +244,8 @@ class OffPolicy(pl.LightningModule):
                 [[b for pair in present for b in pair[side].buffers()] for side in (0, 1)],
             )
         (targets, online), (copies, measured) = self._averaged
-        torch._foreach_lerp_(targets, online, self.tau)
+        if targets:  # none without critics and algo.target_encoder=false
+            torch._foreach_lerp_(targets, online, self.tau)
         for old, new in zip(copies, measured, strict=True):
             old.copy_(new)
 
