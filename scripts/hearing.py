@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts" / "bench")]
 
 import torch  # noqa: E402
 from measure.frames import Moments, collect  # noqa: E402
+from training import without_trainer  # noqa: E402
 
 from fetchlab.algos.off_policy import OffPolicy  # noqa: E402
 from fetchlab.build import Parts, build_module, build_parts  # noqa: E402
@@ -91,13 +92,6 @@ def train(
         for _ in range(every):
             module.learn(parts.data.replay.draw(run.algo.batch_size, env_steps=0))
         spent += time.perf_counter() - began
-
-
-def without_trainer(module: OffPolicy) -> OffPolicy:
-    """The module with its optimizers, as a Trainer would hand them over."""
-    both = module.configure_optimizers()
-    module.optimizers = lambda use_pl_optimizer=True: both  # type: ignore[method-assign]
-    return module
 
 
 @torch.no_grad()

@@ -73,6 +73,16 @@ def test_only_the_auxiliary_loss_reaches_the_encoder(module):
     assert metrics["train/feature_gradient_critic"] == 0
 
 
+@pytest.mark.parametrize("target_encoder", [True, False])
+def test_an_update_encodes_what_the_auxiliary_loss_reads_and_nothing_else(target_encoder):
+    module, seen = make(goal_weight=1.0, target_encoder=target_encoder), []
+    for encoder in (module.agent.encoder, module.agent.encoder_target):
+        if encoder is not None:
+            encoder.register_forward_hook(lambda *_: seen.append(1))
+    module.learn(make_batch())
+    assert len(seen) == 1
+
+
 def test_a_guess_needs_a_loss_that_guesses():
     with pytest.raises(ConfigError, match=r"auxiliary=\[\]: expected one that predicts the goal"):
         make()

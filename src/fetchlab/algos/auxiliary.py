@@ -21,7 +21,7 @@ class GoalPrediction(nn.Module):
     After Jaderberg et al. 2016 (arXiv 1611.05397) and the study's hypothesis: if success stays flat
     because nothing forces the features to hold the object's position, asking for it from the first
     episode on should end the flat part. The label is free, every stored row has it; it is used for
-    learning only and never becomes an input.
+    learning only and never becomes an input of a policy that acts; the prediction may.
 
     The loss is the mean squared distance in units of ``scale_m``, beyond ``huber_m`` linear in it
     (Huber 1964): where an object that fell off the table lies can only be guessed, and squares of

@@ -104,7 +104,7 @@ class Distill(OffPolicy):
         if not self._estimates:
             return torch.tanh(self.agent.actor(self.actor_input(obs)))
         rows = self._here(obs, (*self.agent.stored, "frames"))
-        return self._act_on_estimate(rows, self.agent.encode(rows.get("frames")))
+        return self._act_on_estimate(rows, self.agent.glance(rows.get("frames")))
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """The student on the teacher's labels, the encoder by what the routing says."""

@@ -218,12 +218,13 @@ class Agent(nn.Module):
         """
         if images is None:
             return None, None
-        if self.encoder_target is None:
-            seen = self.encode(images)
-            return seen, seen
         ahead = any(loss.needs_next_features for loss in self.losses)
+        judged = PIXELS in self.critic_inputs or ahead
+        if self.encoder_target is None:
+            seen = self.encode(images) if judged or PIXELS in self.actor_inputs else None
+            return seen, seen
         online = self.encoder if PIXELS in self.actor_inputs else None
-        target = self.encoder_target if PIXELS in self.critic_inputs or ahead else None
+        target = self.encoder_target if judged else None
         first, second = self._each(images, [online, target])
         return first, second
 
