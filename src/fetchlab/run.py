@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -31,16 +30,25 @@ from fetchlab.checkpoint.signals import STOP_SIGNALS
 from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.durable import write_json
 from fetchlab.envs.pool import WorkerError
-from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
+from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError, require
 from fetchlab.loggers.build import finish
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains_on_cuda
 from fetchlab.replay.files import LAYOUT_FILE, ReplayError
-from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
+from fetchlab.requeue import require_progress
+from fetchlab.run_folder import (
+    choose_run_dir,
+    claimed,
+    ended,
+    finished,
+    has_checkpoint,
+    quoted,
+    require_run,
+)
 from fetchlab.run_report import announce, learned, summarize, write_config
 from fetchlab.schema import Run
-from fetchlab.teacher import with_teacher
+from fetchlab.teacher import taught_by, with_teacher
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
@@ -82,18 +90,64 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
         RunFailedError: for nothing valid to resume, files that are damaged, a run that cannot go
             on, or a folder that another process uses.
     """
-    run_dir = Path(run_dir)
+    changes = {"trusted_modules": [], **changes}
+    if "callbacks.progress_refresh_s" in changes:  # which a stored configuration has resolved
+        changes["callbacks.progress.refresh_s"] = changes["callbacks.progress_refresh_s"]
+    trusted = changes["trusted_modules"]
+    return _continue(
+        Path(run_dir), trusted, lambda own: config.changed(own, changes), finished, force
+    )
+
+
+def start_or_resume(cfg: Mapping[str, Any], force: bool) -> dict[str, Any]:
+    """Run an experiment to its end, whatever its folder holds of it: the same call each time.
+
+    Where there is no checkpoint it starts, where there is one it goes on from the newest valid one,
+    and where the run is finished, or ended by one of its callbacks, it returns at once.
+
+    Args:
+        cfg: as for `start`, with a ``run_dir``.
+        force: as for `resume`.
+
+    Raises:
+        ConfigError: the folder has a run of another configuration; and as `start` and `resume`.
+        RunFailedError: as `start` and `resume`.
+    """
+    cfg = config.plain(cfg)
+    way = "give run_dir=DIR beside it, a folder that does not depend on the time"
+    require(cfg["run_dir"] is not None, "resume", "auto", "the run's folder", way)
+    run_dir = choose_run_dir(cfg, datetime.now())
+    require_progress(run_dir)
+    if not has_checkpoint(run_dir):
+        return start(cfg)
+
+    def asked(own: Mapping[str, Any]) -> dict[str, Any]:
+        new = {**cfg, "teacher": own["teacher"]} if taught_by(own, cfg) else dict(cfg)
+        lines = config_difference(own, new, MAY_CHANGE)
+        expected = "a folder without a run, or with one of this configuration"
+        way = f"it differs in {'; '.join(lines)}; give another run_dir, or force_resume=true"
+        require(force or not lines, "run_dir", str(run_dir), expected, way)
+        return new
+
+    return _continue(run_dir, cfg["trusted_modules"], asked, ended, force)
+
+
+def _continue(
+    run_dir: Path,
+    trusted: Sequence[str],
+    asked: Callable[[Mapping[str, Any]], dict[str, Any]],
+    done: Callable[[Path, int], dict[str, Any] | None],
+    force: bool,
+) -> dict[str, Any]:
+    """Go on with what ``asked`` makes of the run's own configuration, unless it is ``done``."""
     require_run("resume", run_dir)
     with RunLock(run_dir), _in_one_line(run_dir):
         require_run("resume", run_dir)
-        changes = {"trusted_modules": [], **changes}
-        if "callbacks.progress_refresh_s" in changes:  # which a stored configuration has resolved
-            changes["callbacks.progress.refresh_s"] = changes["callbacks.progress_refresh_s"]
-        cfg = config.changed(config.stored(run_dir, changes["trusted_modules"]), changes)
+        cfg = asked(config.stored(run_dir, trusted))
         run = config.check(cfg)
-        if summary := _finished(run_dir, run.total_env_steps):
+        if summary := done(run_dir, run.total_env_steps):
             more = "give total_env_steps=M, a larger number, to go on"
-            print(f"finished at {summary['env_steps']:,} env steps; {more}", flush=True)
+            print(f"{summary['status']} at {summary['env_steps']:,} env steps; {more}", flush=True)
             return summary
         try:
             checkpoint = newest_valid(run_dir / "checkpoints")
@@ -116,16 +170,6 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
             )
         new["forced"] = [*old["forced"], *lines]
         return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"])
-
-
-def _finished(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
-    """The summary of a run that has its steps and its last evaluation; None of any other."""
-    try:
-        summary = json.loads((run_dir / "summary.json").read_text())
-        done = summary["status"] == "finished" and summary["env_steps"] >= total_env_steps
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return summary if done else None
 
 
 def _require_replay(folder: Path) -> None:
