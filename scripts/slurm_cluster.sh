@@ -22,6 +22,10 @@ end() { # what wrote these pid files
   done
 }
 
+of_node() { # whether these are the variables of a job's process there
+  tr '\0' '\n' <"$2" | grep -qx "SLURMD_NODENAME=n$1" && tr '\0' '\n' <"$2" | grep -qx "SLURM_CONF=$SLURM_CONF"
+}
+
 configure() {
   local host
   host=$(hostname -s)
@@ -80,12 +84,14 @@ case $VERB in
     echo "export SLURM_CONF=$SLURM_CONF"
     ;;
   kill)
-    daemon=$(cat "$DIR/n${3:?1 or 2}.pid")
-    # Its job's processes, each a descendant of a step daemon that is the node's own.
-    doomed=$(pgrep -f "slurmstepd: .*" | while read -r step; do
-      tr '\0' '\n' <"/proc/$step/environ" 2>/dev/null | grep -qx "SLURMD_NODENAME=n$3" && echo "$step"
-    done || true)
-    kill -9 "$daemon" $doomed
+    for one in /proc/[0-9]*; do
+      if of_node "${3:?1 or 2}" "$one/environ"; then
+        parent=$(awk '{print $4}' "$one/stat")
+        [ "$(cat "/proc/$parent/comm")" != slurmstepd ] || kill -9 "$parent"
+        kill -9 "${one#/proc/}"
+      fi
+    done 2>/dev/null || true
+    kill -9 "$(cat "$DIR/n$3.pid")"
     ;;
   node) node "${3:?1 or 2}" ;;
   stop) end "$DIR"/*.pid ;;
