@@ -35,6 +35,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=16917
 SlurmUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 StateSaveLocation=$DIR/state
 SlurmdSpoolDir=$DIR/spool_%n
 SlurmctldPidFile=$DIR/slurmctld.pid

@@ -48,9 +48,9 @@ def train(plain: dict[str, Any]) -> None:
     from fetchlab.run import start, start_or_resume
 
     if command.resume is None:
-        exit_as(start(cfg))
+        exit_as(start(cfg, command.paths.scratch))
     else:
-        exit_as(start_or_resume(cfg, command.force_resume), requeue)
+        exit_as(start_or_resume(cfg, command.force_resume, command.paths.scratch), requeue)
 
 
 def sweep() -> None:

@@ -48,6 +48,7 @@ from fetchlab.run_folder import (
 )
 from fetchlab.run_report import announce, learned, summarize, write_config
 from fetchlab.schema import Run
+from fetchlab.scratch import carry_replay, lost_replay, place_replay
 from fetchlab.teacher import taught_by, with_teacher
 
 #: What a resume may change without `force_resume`.
@@ -59,11 +60,12 @@ MAY_CHANGE = (
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
 
 
-def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def start(cfg: Mapping[str, Any], scratch: str | None = None) -> dict[str, Any]:
     """Run a new experiment to its end, and return its summary.
 
     Args:
         cfg: resolved; plain or OmegaConf's.
+        scratch: where its replay lies; None: in its folder.
 
     Raises:
         ConfigError: for a configuration that cannot work.
@@ -73,6 +75,7 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
     run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
     with claimed(run_dir), _in_one_line(run_dir):
+        place_replay(run_dir, scratch)
         return _run(run, cfg, run_dir, checkpoint=None, record=_record(run, cfg))
 
 
@@ -99,7 +102,9 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
     )
 
 
-def start_or_resume(cfg: Mapping[str, Any], force: bool) -> dict[str, Any]:
+def start_or_resume(
+    cfg: Mapping[str, Any], force: bool, scratch: str | None = None
+) -> dict[str, Any]:
     """Run an experiment to its end, whatever its folder holds of it: the same call each time.
 
     Where there is no checkpoint it starts, where there is one it goes on from the newest valid one,
@@ -108,6 +113,7 @@ def start_or_resume(cfg: Mapping[str, Any], force: bool) -> dict[str, Any]:
     Args:
         cfg: as for `start`, with a ``run_dir``.
         force: as for `resume`.
+        scratch: where its replay shall lie, to which it is carried; None: where it is.
 
     Raises:
         ConfigError: the folder has a run of another configuration; and as `start` and `resume`.
@@ -119,7 +125,7 @@ def start_or_resume(cfg: Mapping[str, Any], force: bool) -> dict[str, Any]:
     run_dir = choose_run_dir(cfg, datetime.now())
     require_progress(run_dir)
     if not has_checkpoint(run_dir):
-        return start(cfg)
+        return start(cfg, scratch)
 
     def asked(own: Mapping[str, Any]) -> dict[str, Any]:
         new = {**cfg, "teacher": own["teacher"]} if taught_by(own, cfg) else dict(cfg)
@@ -129,7 +135,7 @@ def start_or_resume(cfg: Mapping[str, Any], force: bool) -> dict[str, Any]:
         require(force or not lines, "run_dir", str(run_dir), expected, way)
         return new
 
-    return _continue(run_dir, cfg["trusted_modules"], asked, ended, force)
+    return _continue(run_dir, cfg["trusted_modules"], asked, ended, force, scratch)
 
 
 def _continue(
@@ -138,6 +144,7 @@ def _continue(
     asked: Callable[[Mapping[str, Any]], dict[str, Any]],
     done: Callable[[Path, int], dict[str, Any] | None],
     force: bool,
+    scratch: str | None = None,
 ) -> dict[str, Any]:
     """Go on with what ``asked`` makes of the run's own configuration, unless it is ``done``."""
     require_run("resume", run_dir)
@@ -157,7 +164,10 @@ def _continue(
                 raise CheckpointError(checkpoint, "holds weights alone: nothing to continue")
         except CheckpointError as error:
             raise RunFailedError(str(error)) from error
-        _require_replay(run_dir / "replay")
+        if lost := lost_replay(run_dir, force):
+            place_replay(run_dir, scratch)
+        else:
+            _require_replay(run_dir / "replay")
         new = _record(run, cfg)
         lines = config_difference(old["config"], cfg, MAY_CHANGE)
         lines += compare(old["fingerprint"], new["fingerprint"])
@@ -168,8 +178,9 @@ def _continue(
                 "the configuration, versions, threads and renderer of the run",
                 f"differs in {'; '.join(lines)}; restore that, or give force_resume=true",
             )
-        new["forced"] = [*old["forced"], *lines]
-        return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"])
+        new["forced"] = [*old["forced"], *lines, *([f"replay: {lost} -> empty"] if lost else [])]
+        carry_replay(run_dir, scratch)
+        return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"], lost is not None)
 
 
 def _require_replay(folder: Path) -> None:
@@ -241,11 +252,13 @@ def _run(
     checkpoint: Path | None,
     record: Mapping[str, Any],
     logged: Mapping[str, Any] | None = None,
+    replay_lost: bool = False,
 ) -> dict[str, Any]:
     # Nothing here draws from these two, but a swap-in may; checkpoints hold their states.
     random.seed(run.seed)
     np.random.seed(run.seed % 2**32)
     parts = build_parts(run, run_dir)
+    parts.data.replay_lost = replay_lost
     try:
         if checkpoint is None and run.ckpt_path is not None:
             _load_weights("ckpt_path", parts.module, run.ckpt_path)

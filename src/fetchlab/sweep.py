@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from fetchlab import config
+from fetchlab import config, schema
 from fetchlab.algos.steps import AT_ONCE
 from fetchlab.build import build_module, replay_size, row_spec, swap_in, task_spec
 from fetchlab.checkpoint.safe_config import allowed_targets
@@ -52,13 +52,13 @@ class Planned:
         cfg: composed, unchecked.
         folder: absolute.
         overrides: that make it, as Hydra reads them.
-        launcher: the node that was composed with it.
+        asked: of the command, composed with it.
     """
 
     cfg: dict[str, Any]
     folder: Path
     overrides: tuple[str, ...]
-    launcher: Mapping[str, Any]
+    asked: schema.Start
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def planned(plain: Mapping[str, Any]) -> Planned:
         root.resolve() / name,
         # A sweep's file may set more than the sweeper's parameters.
         (*flags, *overrides, "hydra.mode=RUN"),
-        asked.launcher,
+        asked,
     )
 
 
@@ -102,7 +102,7 @@ def run_sweep(runs: Sequence[Planned]) -> int:
     Raises:
         ConfigError: for what no run could be started with.
     """
-    launcher = _launcher(runs[0].launcher)
+    launcher = _launcher(runs[0].asked.launcher)
     _refuse_twins(runs)
     for root in {one.folder.parent for one in runs}:
         require_writable("run_dir", root, "choose another")
@@ -193,7 +193,8 @@ def _job(run: Planned, cores: int | None) -> tuple[Job, int]:
     )
     present = sum(file.stat().st_size for file in (run.folder / "replay").glob("*.bin"))
     disk = plan_layout(row_spec(told, spec), replay_size(told)).disk_bytes()
-    return job, max(disk - present, 0) + CHECKPOINT_BYTES
+    kept = 0 if run.asked.paths.scratch else max(disk - present, 0)
+    return job, kept + CHECKPOINT_BYTES
 
 
 def _check_disk(jobs: Sequence[Job], needed: int) -> None:

@@ -124,6 +124,7 @@ def test_the_command_line_reaches_it(monkeypatch):
     args = ["experiment=state_reach", "run_dir=R", "resume=auto", "force_resume=true"]
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
     entry.main()
-    ((cfg, force),) = seen
+    ((cfg, force, scratch),) = seen
     assert (cfg["experiment"], cfg["run_dir"], force) == ("state_reach", "R", True)
-    assert not {"resume", "force_resume", "launcher"} & cfg.keys()
+    assert scratch is None
+    assert not {"resume", "force_resume", "launcher", "paths"} & cfg.keys()

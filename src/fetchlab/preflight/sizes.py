@@ -114,7 +114,7 @@ def check_fits(
         memory.check_device(disk_bytes, bytes_per_transition)
     present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
     check_budget(
-        run_dir,
+        (run_dir / "replay").resolve(),  # which may be a link to another disk
         max(disk_bytes - present, 0) + CHECKPOINT_BYTES,
         memory.total_bytes(),
         min(run.replay.capacity, run.total_env_steps),
