@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -106,21 +106,11 @@ def run_sweep(runs: Sequence[Planned]) -> int:
     _refuse_twins(runs)
     for root in {one.folder.parent for one in runs}:
         require_writable("run_dir", root, "choose another")
-    causes: dict[str, str] = {}
-    before = [one for one in runs if _done(one)]
-    jobs, disk = [], 0
-    for one in (one for one in runs if one not in before):
-        try:
-            job, job_disk = _job(one, launcher.cores_per_run)
-        except ConfigError as error:
-            causes[one.folder.name] = str(error)
-        else:
-            jobs.append(job)
-            disk += job_disk
+    left = [one for one in runs if not _done(one)]
+    jobs, causes = _jobs(left, launcher.cores_per_run)
     where = ", ".join(sorted({quoted(one.folder.parent) for one in runs}))
-    found = f"{len(before)} finished before, {len(jobs)} to do"
+    found = f"{len(runs) - len(left)} finished before, {len(jobs)} to do"
     print(f"sweep     {len(runs)} runs in {where}: {found}", flush=True)
-    _check_disk(jobs, disk)
     by_folder = {one.folder: one for one in runs}
     with StopFlag() as flag:
         for job, code in launcher.launch(jobs, flag):
@@ -168,12 +158,41 @@ def _refuse_twins(runs: Sequence[Planned]) -> None:
         require(not same, "sweep", " ".join(one.overrides), says, "leave one of them out")
 
 
-def _job(run: Planned, cores: int | None) -> tuple[Job, int]:
-    """What a launcher needs to know of a run, and the bytes of disk that it takes.
+def _jobs(runs: Sequence[Planned], cores: int | None) -> tuple[list[Job], dict[str, str]]:
+    """What a launcher needs to know of each run, and by name why others cannot work.
 
     Raises:
-        ConfigError: for a configuration that cannot work.
+        ConfigError: all together do not fit on the disk.
     """
+    jobs, causes, known, disk = [], dict[str, str](), dict[str, _Needs](), 0
+    for run in runs:
+        same = f"{config.config_hash(run.cfg)} {run.cfg['total_env_steps']}"  # but for the seed
+        try:
+            needs = known[same] = known.get(same) or _needs(run, cores)
+        except ConfigError as error:
+            causes[run.folder.name] = str(error)
+            continue
+        jobs.append(Job(run.folder, run.command, needs.cores, needs.memory_bytes, needs.gpu))
+        present = sum(file.stat().st_size for file in (run.folder / "replay").glob("*.bin"))
+        replay = 0 if run.asked.paths.scratch else max(needs.replay_bytes - present, 0)
+        disk += replay + CHECKPOINT_BYTES
+    if jobs:
+        root, free = jobs[0].folder.parent, free_disk_bytes(jobs[0].folder)
+        says = f"a disk with {format_bytes(disk)} for the runs, and {format_bytes(free)} are free"
+        way = "free some, lower replay.capacity, or choose another run_dir"
+        require(disk <= free, "run_dir", str(root), says, way)
+    return jobs, causes
+
+
+class _Needs(NamedTuple):
+    cores: int
+    memory_bytes: int
+    gpu: bool
+    replay_bytes: int
+
+
+def _needs(run: Planned, cores: int | None) -> _Needs:
+    """The preflight's sums, for a process that may use so many cores."""
     checked = config.check(with_teacher(run.cfg))
     threads, workers = threads_and_workers(checked, cores)
     told = replace(
@@ -183,26 +202,12 @@ def _job(run: Planned, cores: int | None) -> tuple[Job, int]:
     )
     spec = open_env(task_spec(told), render=False).env_spec
     memory = Memory(told, build_module(told, spec), AT_ONCE).total_bytes()
-    # The run's own check asks for all of it when its first process is there already.
-    job = Job(
-        run.folder,
-        run.command,
+    return _Needs(
         threads + workers,
-        memory + MAIN_PROCESS_BYTES,
+        memory + MAIN_PROCESS_BYTES,  # the run checks its own when that process is there already
         trains_on_cuda(checked) or checked.trainer.accelerator == "gpu",
+        plan_layout(row_spec(told, spec), replay_size(told)).disk_bytes(),
     )
-    present = sum(file.stat().st_size for file in (run.folder / "replay").glob("*.bin"))
-    disk = plan_layout(row_spec(told, spec), replay_size(told)).disk_bytes()
-    kept = 0 if run.asked.paths.scratch else max(disk - present, 0)
-    return job, kept + CHECKPOINT_BYTES
-
-
-def _check_disk(jobs: Sequence[Job], needed: int) -> None:
-    free = free_disk_bytes(jobs[0].folder) if jobs else needed
-    expected = f"at most {format_bytes(free)}, which are free there, and the runs need "
-    way = "free the disk, lower replay.capacity, or choose another run_dir"
-    root = str(jobs[0].folder.parent) if jobs else ""
-    require(needed <= free, "run_dir", root, expected + format_bytes(needed), way)
 
 
 def _done(run: Planned) -> bool:
@@ -211,7 +216,9 @@ def _done(run: Planned) -> bool:
 
 def _result(folder: Path) -> str:
     summary = summary_of(folder)
-    return f"success {summary['success_rate']:.0%} after {summary['env_steps']:,} env steps"
+    rate = summary["success_rate"]  # None where a callback ended it before its first evaluation
+    success = "no evaluation" if rate is None else f"success {rate:.0%}"
+    return f"{success} after {summary['env_steps']:,} env steps"
 
 
 def _cause(folder: Path, code: int | None) -> str:
