@@ -2,23 +2,24 @@
 
 import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 
 from fetchlab import config, entry, schema
 from fetchlab.overrides import are_several, refuse_lone_sweep
 
+#: Of the run's folder, whatever it holds; another value is the folder of a run to continue.
+AUTO = "resume=auto"
 #: Exit codes of a run that a signal stopped and that can be continued; 1 for other reasons.
 STOPPED = {one.name: 128 + one for one in signal.Signals}
 HELP = """\
 Train:     python src/train.py experiment=NAME [KEY=VALUE ...]
            without experiment= the one that suits this machine
 Continue:  python src/train.py resume=RUN_DIR [total_env_steps=M] [KEY=VALUE ...]
+Either:    python src/train.py experiment=NAME run_dir=DIR resume=auto [KEY=VALUE ...]
+           starts, continues, or returns where it is finished: the same command each time
 Sweep:     python src/train.py -m sweep=NAME, or -m experiment=NAME seed=0,1,2
+           the same command again skips what is finished and continues the rest; launcher=slurm
 
 experiment is one of
   {experiments}
@@ -41,13 +42,31 @@ Evaluate:  python src/evaluate.py --help        Hydra's own flags:  --hydra-help
 
 
 def train(plain: dict[str, Any]) -> None:
-    """Run one composed configuration, alone or in a sweep."""
-    job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN and isinstance(plain["run_dir"], str):
-        plain["run_dir"] = plain["run_dir"] and str(Path(plain["run_dir"]) / f"{job.job.num}")
-    from fetchlab.run import start
+    """Run one composed configuration."""
+    command, cfg = config.split(plain)
+    from fetchlab.requeue import requeue
+    from fetchlab.run import start, start_or_resume
 
-    exit_as(start(plain))
+    if command.resume is None:
+        exit_as(start(cfg, command.paths.scratch))
+    else:
+        exit_as(start_or_resume(cfg, command.force_resume, command.paths.scratch), requeue)
+
+
+def sweep() -> None:
+    """Train several configurations: plan all of them, then have the launcher run the list."""
+    runs: list[Any] = []
+
+    def add(plain: dict[str, Any]) -> None:
+        from fetchlab.sweep import planned
+
+        runs.append(planned(plain))
+
+    entry.launch("train", add)
+    if runs:
+        from fetchlab.sweep import run_sweep
+
+        sys.exit(entry.answer(lambda: run_sweep(runs)))
 
 
 def continue_run(plain: dict[str, Any]) -> None:
@@ -59,12 +78,15 @@ def continue_run(plain: dict[str, Any]) -> None:
     exit_as(resume(asked.resume, changes, asked.force_resume))
 
 
-def exit_as(summary: dict[str, Any]) -> None:
+def exit_as(summary: dict[str, Any], stopped: Callable[[str], None] | None = None) -> None:
     """Leave with the exit code of a run that was stopped; go on after one that is finished.
 
-    A callback that the configuration named to stop a run has ended it as it should.
+    A callback that the configuration named to stop a run has ended it as it should. Before that,
+    ``stopped`` is told the reason.
     """
     if summary["status"] == "stopped" and not str(summary["stop_reason"]).startswith("callback "):
+        if stopped is not None:
+            stopped(str(summary["stop_reason"]))
         sys.exit(STOPPED.get(summary["stop_reason"], 1))
 
 
@@ -105,11 +127,13 @@ def main() -> None:
     named = {arg.partition("=")[0] for arg in args}
     if entry.asks_for_help(args):
         print(help_page(), end="")
-    elif "resume" in named:
+    elif "resume" in named and AUTO not in args:
         entry.launch("resume", continue_run, paths=["resume"])
     else:
         entry.answer(lambda: refuse_lone_sweep(args))
-        if "experiment" in named or are_several(args):
+        if are_several(args):
+            sweep()
+        elif "experiment" in named:
             entry.launch("train", train)
         else:
             choose_and_train(args)

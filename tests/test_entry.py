@@ -88,7 +88,9 @@ def test_without_an_experiment_it_trains_what_suits_the_machine_and_says_why(
     monkeypatch, capsys, cuda, args, experiment, why
 ):
     seen = []
-    monkeypatch.setattr("fetchlab.run.start", lambda cfg: seen.append(cfg) or {"status": "done"})
+    monkeypatch.setattr(
+        "fetchlab.run.start", lambda cfg, scratch: seen.append(cfg) or {"status": "done"}
+    )
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "the GPU's name")
     monkeypatch.setattr(sys, "argv", ["train.py", *args])

@@ -35,8 +35,9 @@ def run_of_a_sweep(bench: Bench, part: int) -> Result:
     done = bench.command([*args, f"run_dir={sweep}"]).wait()
     if done.rc != 0:
         return Result(False, f"the sweep ended with {done.rc}: {bench.show(done.text)}")
-    resumed = bench.resume(sweep / "1", f"total_env_steps={TOTAL}").wait()
-    same = resumed.rc == 0 and run_hash(sweep / "1")["H"] == bench.h
+    run_dir = next(sweep.glob("*_s0"))
+    resumed = bench.resume(run_dir, f"total_env_steps={TOTAL}").wait()
+    same = resumed.rc == 0 and run_hash(run_dir)["H"] == bench.h
     seen = f"resumed with exit {resumed.rc}, {'same' if same else 'ANOTHER'} H"
     return Result(same, seen + (f"; {bench.show(resumed.error)}" if resumed.error else ""))
 

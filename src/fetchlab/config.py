@@ -21,6 +21,7 @@ from fetchlab.checkpoint.safe_config import (
 from fetchlab.conform import Conform, arguments, instance, shown
 from fetchlab.entries import PIXELS, check_inputs
 from fetchlab.errors import require
+from fetchlab.fields import kinds_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -57,7 +58,7 @@ def compose(experiment: str, *overrides: str) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer
-    return plain
+    return split(plain)[1]
 
 
 def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +67,19 @@ def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
     given: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+
+
+def split(plain: Mapping[str, Any]) -> tuple[schema.Start, dict[str, Any]]:
+    """What ``configs/train.yaml`` asks of the command, checked, and the run's own configuration.
+
+    Raises:
+        ConfigError: for the first of the command's keys that does not fit.
+    """
+    names = kinds_of(schema.Start)
+    asked = {name: plain[name] for name in names}
+    Conform(schema.Start, AllowedTargets(frozenset())).check(asked, schema.Start, "")
+    start: schema.Start = instance(schema.Start, asked)
+    return start, {key: value for key, value in plain.items() if key not in names}
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ def refuse_lone_sweep(args: Sequence[str]) -> None:
     Raises:
         ConfigError: with the command that was meant.
     """
-    several = are_several(args)
+    several = are_several(args) or "hydra.mode=RUN" in args  # as a sweep starts each of its runs
     for sweep in (arg.partition("=")[2] for arg in args if arg.startswith("sweep=")):
         alone = not several and sweep != "null"
         command = f"python src/train.py -m sweep={sweep}"

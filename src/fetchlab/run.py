@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -31,16 +30,26 @@ from fetchlab.checkpoint.signals import STOP_SIGNALS
 from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.durable import write_json
 from fetchlab.envs.pool import WorkerError
-from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
+from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError, require
 from fetchlab.loggers.build import finish
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains_on_cuda
 from fetchlab.replay.files import LAYOUT_FILE, ReplayError
-from fetchlab.run_folder import choose_run_dir, claimed, has_checkpoint, quoted, require_run
+from fetchlab.requeue import require_progress
+from fetchlab.run_folder import (
+    choose_run_dir,
+    claimed,
+    ended,
+    finished,
+    has_checkpoint,
+    quoted,
+    require_run,
+)
 from fetchlab.run_report import announce, learned, summarize, write_config
 from fetchlab.schema import Run
-from fetchlab.teacher import with_teacher
+from fetchlab.scratch import carry_replay, lost_replay, place_replay
+from fetchlab.teacher import taught_by, with_teacher
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
@@ -51,11 +60,12 @@ MAY_CHANGE = (
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)
 
 
-def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def start(cfg: Mapping[str, Any], scratch: str | None = None) -> dict[str, Any]:
     """Run a new experiment to its end, and return its summary.
 
     Args:
         cfg: resolved; plain or OmegaConf's.
+        scratch: where its replay lies; None: in its folder.
 
     Raises:
         ConfigError: for a configuration that cannot work.
@@ -65,6 +75,7 @@ def start(cfg: Mapping[str, Any]) -> dict[str, Any]:
     run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
     with claimed(run_dir), _in_one_line(run_dir):
+        place_replay(run_dir, scratch)
         return _run(run, cfg, run_dir, checkpoint=None, record=_record(run, cfg))
 
 
@@ -82,18 +93,68 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
         RunFailedError: for nothing valid to resume, files that are damaged, a run that cannot go
             on, or a folder that another process uses.
     """
-    run_dir = Path(run_dir)
+    changes = {"trusted_modules": [], **changes}
+    if "callbacks.progress_refresh_s" in changes:  # which a stored configuration has resolved
+        changes["callbacks.progress.refresh_s"] = changes["callbacks.progress_refresh_s"]
+    trusted = changes["trusted_modules"]
+    return _continue(
+        Path(run_dir), trusted, lambda own: config.changed(own, changes), finished, force
+    )
+
+
+def start_or_resume(
+    cfg: Mapping[str, Any], force: bool, scratch: str | None = None
+) -> dict[str, Any]:
+    """Run an experiment to its end, whatever its folder holds of it: the same call each time.
+
+    Where there is no checkpoint it starts, where there is one it goes on from the newest valid one,
+    and where the run is finished, or ended by one of its callbacks, it returns at once.
+
+    Args:
+        cfg: as for `start`, with a ``run_dir``.
+        force: as for `resume`.
+        scratch: where its replay shall lie, to which it is carried; None: where it is.
+
+    Raises:
+        ConfigError: the folder has a run of another configuration; and as `start` and `resume`.
+        RunFailedError: as `start` and `resume`.
+    """
+    cfg = config.plain(cfg)
+    way = "give run_dir=DIR beside it, a folder that does not depend on the time"
+    require(cfg["run_dir"] is not None, "resume", "auto", "the run's folder", way)
+    run_dir = choose_run_dir(cfg, datetime.now())
+    require_progress(run_dir)
+    if not has_checkpoint(run_dir):
+        return start(cfg, scratch)
+
+    def asked(own: Mapping[str, Any]) -> dict[str, Any]:
+        new = {**cfg, "teacher": own["teacher"]} if taught_by(own, cfg) else dict(cfg)
+        lines = config_difference(own, new, MAY_CHANGE)
+        expected = "a folder without a run, or with one of this configuration"
+        way = f"it differs in {'; '.join(lines)}; give another run_dir, or force_resume=true"
+        require(force or not lines, "run_dir", str(run_dir), expected, way)
+        return new
+
+    return _continue(run_dir, cfg["trusted_modules"], asked, ended, force, scratch)
+
+
+def _continue(
+    run_dir: Path,
+    trusted: Sequence[str],
+    asked: Callable[[Mapping[str, Any]], dict[str, Any]],
+    done: Callable[[Path, int], dict[str, Any] | None],
+    force: bool,
+    scratch: str | None = None,
+) -> dict[str, Any]:
+    """Go on with what ``asked`` makes of the run's own configuration, unless it is ``done``."""
     require_run("resume", run_dir)
     with RunLock(run_dir), _in_one_line(run_dir):
         require_run("resume", run_dir)
-        changes = {"trusted_modules": [], **changes}
-        if "callbacks.progress_refresh_s" in changes:  # which a stored configuration has resolved
-            changes["callbacks.progress.refresh_s"] = changes["callbacks.progress_refresh_s"]
-        cfg = config.changed(config.stored(run_dir, changes["trusted_modules"]), changes)
+        cfg = asked(config.stored(run_dir, trusted))
         run = config.check(cfg)
-        if summary := _finished(run_dir, run.total_env_steps):
+        if summary := done(run_dir, run.total_env_steps):
             more = "give total_env_steps=M, a larger number, to go on"
-            print(f"finished at {summary['env_steps']:,} env steps; {more}", flush=True)
+            print(f"{summary['status']} at {summary['env_steps']:,} env steps; {more}", flush=True)
             return summary
         try:
             checkpoint = newest_valid(run_dir / "checkpoints")
@@ -103,7 +164,10 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
                 raise CheckpointError(checkpoint, "holds weights alone: nothing to continue")
         except CheckpointError as error:
             raise RunFailedError(str(error)) from error
-        _require_replay(run_dir / "replay")
+        if lost := lost_replay(run_dir, force):
+            place_replay(run_dir, scratch)
+        else:
+            _require_replay(run_dir / "replay")
         new = _record(run, cfg)
         lines = config_difference(old["config"], cfg, MAY_CHANGE)
         lines += compare(old["fingerprint"], new["fingerprint"])
@@ -114,18 +178,9 @@ def resume(run_dir: str | Path, changes: Mapping[str, Any], force: bool) -> dict
                 "the configuration, versions, threads and renderer of the run",
                 f"differs in {'; '.join(lines)}; restore that, or give force_resume=true",
             )
-        new["forced"] = [*old["forced"], *lines]
-        return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"])
-
-
-def _finished(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
-    """The summary of a run that has its steps and its last evaluation; None of any other."""
-    try:
-        summary = json.loads((run_dir / "summary.json").read_text())
-        done = summary["status"] == "finished" and summary["env_steps"] >= total_env_steps
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return summary if done else None
+        new["forced"] = [*old["forced"], *lines, *([f"replay: {lost} -> empty"] if lost else [])]
+        carry_replay(run_dir, scratch)
+        return _run(run, cfg, run_dir, checkpoint, new, payload["loggers"], lost is not None)
 
 
 def _require_replay(folder: Path) -> None:
@@ -197,11 +252,13 @@ def _run(
     checkpoint: Path | None,
     record: Mapping[str, Any],
     logged: Mapping[str, Any] | None = None,
+    replay_lost: bool = False,
 ) -> dict[str, Any]:
     # Nothing here draws from these two, but a swap-in may; checkpoints hold their states.
     random.seed(run.seed)
     np.random.seed(run.seed % 2**32)
     parts = build_parts(run, run_dir)
+    parts.data.replay_lost = replay_lost
     try:
         if checkpoint is None and run.ckpt_path is not None:
             _load_weights("ckpt_path", parts.module, run.ckpt_path)

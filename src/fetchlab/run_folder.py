@@ -5,6 +5,7 @@ Nothing is written into a folder before it is known to be a run's, or free for o
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fetchlab.callbacks.stopping import BY_CALLBACK
 from fetchlab.checkpoint.find import kind_of
 from fetchlab.checkpoint.run_lock import LOCK_FILE, RunLock, was_locked
 from fetchlab.config import ROOT, config_hash
@@ -86,6 +88,32 @@ def require_run(key: str, path: Path) -> None:
         expected = "a run with a checkpoint, but this one ended before its first"
         remedy = f"start it again: the command that began it, with run_dir={quoted(path)}"
     raise ConfigError(key, str(path), expected, remedy)
+
+
+def finished(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
+    """The summary of a run that has its steps and its last evaluation; None of any other."""
+    summary = summary_of(run_dir)
+    try:
+        done = summary["status"] == "finished" and summary["env_steps"] >= total_env_steps
+    except (KeyError, TypeError):
+        return None
+    return summary if done else None
+
+
+def ended(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
+    """The summary of a finished run, or of one that a callback of its own has ended."""
+    summary = summary_of(run_dir)
+    by_callback = str(summary.get("stop_reason")).startswith(BY_CALLBACK)
+    return summary if by_callback else finished(run_dir, total_env_steps)
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    """What ``summary.json`` says; nothing where it is missing or torn."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 @contextmanager

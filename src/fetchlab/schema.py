@@ -230,6 +230,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Paths:
+    """``paths``: what depends on the machine."""
+
+    scratch: Annotated[str | None, FOLDER]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Of ``configs/train.yaml`` what is the command's, and no part of a run's configuration."""
+
+    resume: Annotated[
+        Literal["auto"] | None, Hint("python src/train.py experiment=NAME run_dir=DIR resume=auto")
+    ]
+    force_resume: bool
+    paths: Paths
+    launcher: Annotated[dict[str, Any], Hint("launcher=local")]  # a sweep holds it to its target
+
+
+@dataclass(frozen=True)
 class Resume:
     """Of ``configs/resume.yaml`` what is not the run's own."""
 

@@ -44,6 +44,15 @@ def with_teacher(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {**cfg, "teacher": {**config.to_play(stored), "ckpt_path": str(checkpoint)}}
 
 
+def taught_by(own: Mapping[str, Any], cfg: Mapping[str, Any]) -> bool:
+    """Whether a run that has begun learns from the folder that ``cfg`` names as ``teacher``."""
+    learned, given = own.get("teacher"), cfg.get("teacher")
+    if not isinstance(learned, Mapping) or not isinstance(given, str):
+        return False
+    checkpoint = Path(str(learned.get("ckpt_path"))).absolute()
+    return Path(given).absolute() in (checkpoint, checkpoint.parent.parent)
+
+
 def _found(given: str) -> tuple[Path, Path]:
     """The teacher's run, and its checkpoint to take."""
     path = Path(given)

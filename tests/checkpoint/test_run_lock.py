@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from fetchlab.checkpoint.run_lock import RunLock, RunLockedError
+from fetchlab.checkpoint import run_lock
+from fetchlab.checkpoint.run_lock import RunLock, RunLockedError, was_locked
 from fetchlab.errors import ConfigError
 
 HOLD = """
@@ -121,3 +123,58 @@ def test_what_the_lock_file_says_is_not_trusted(tmp_path):
     with pytest.raises(RunLockedError, match="in use by another process"):
         RunLock(tmp_path).acquire()
     holder.release()
+
+
+ELSEWHERE = "pid 7 since 2026-01-02T03:04:05+00:00 on othernode\n"
+
+
+def test_a_dead_machine_loses_its_folder_after_the_lease(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "LEASE_S", 0.5)
+    (tmp_path / ".lock").write_text(ELSEWHERE)
+    assert was_locked(tmp_path)
+    began = time.monotonic()
+    with RunLock(tmp_path):
+        assert time.monotonic() - began >= 0.5
+        assert f" on {run_lock.HOST}\n" in (tmp_path / ".lock").read_text()
+    (tmp_path / ".lock").write_text(f"{ELSEWHERE}released\n")
+    monkeypatch.setattr(run_lock, "LEASE_S", 600.0)
+    for _ in range(2):  # released, by another machine and by this one
+        with RunLock(tmp_path):
+            pass
+    assert was_locked(tmp_path)
+
+
+def test_a_living_machine_keeps_its_folder_where_flock_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "LEASE_S", 60.0)
+    path = tmp_path / ".lock"
+    path.write_text(ELSEWHERE)
+    touch = threading.Timer(0.2, lambda: os.utime(path))
+    touch.start()
+    with pytest.raises(RunLockedError, match=r"process 7 since 2026.* on othernode: expected one"):
+        RunLock(tmp_path).acquire()
+    touch.join()
+    assert path.read_text() == ELSEWHERE
+
+
+def test_a_holder_gives_signs_of_life_and_ends_when_another_machine_took_the_folder(tmp_path):
+    beats = HOLD.replace("RunLock(Path", "run_lock.BEAT_S = 0.05\nRunLock(Path")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"from fetchlab.checkpoint import run_lock\n{beats}", tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child = int(holder.stdout.readline())
+    try:
+        path = tmp_path / ".lock"
+        seen = path.stat().st_mtime_ns
+        while path.stat().st_mtime_ns == seen:
+            time.sleep(0.01)
+        path.write_text(ELSEWHERE)
+        assert holder.wait(timeout=30) == 1
+        assert "was taken over by othernode" in holder.stderr.readline()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.kill()
+        holder.communicate()

@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from known_specs import PUSH
 from fetchlab.build import build_module
 from fetchlab.config import typed
 from fetchlab.run import resume, start
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from run_hash import run_hash
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
@@ -57,15 +61,36 @@ def multirun(*overrides, cwd=ROOT):
     )
 
 
-def test_a_sweep_from_the_command_line_outlives_a_failure_and_its_runs_are_those_alone(
+def killed(*overrides, when):
+    """The same, killed -9 at a moment."""
+    command = [sys.executable, ROOT / "src/train.py", "-m", *overrides]
+    victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not when():
+        assert victim.poll() is None
+        time.sleep(0.01)
+    victim.kill()
+    victim.wait()
+
+
+def test_a_sweep_that_is_killed_goes_on_outlives_failures_and_its_runs_are_those_alone(
     compose_run, tmp_path
 ):
-    # The second and third runs cannot be built: 4 of their 2 critics.
+    # The second and fourth runs cannot be built: 4 of their 2 critics.
     chosen = ("sweep=leak", "experiment=state_push", "algo.target_subset=2,4", *TINY)
     work, sweep, alone = (tmp_path / name for name in ("work", "sweep", "alone"))
     work.mkdir()
+    killed(
+        *(*chosen, "seed=0,1", f"run_dir={sweep}", "launcher.runs_at_once=1"),
+        when=lambda: any(sweep.glob("*_s1/checkpoints/step_*")),
+    )
+    (run_dir,) = sweep.glob("*_s1")
+    assert not (run_dir / "summary.json").exists()
+    (first,) = sweep.glob("*_s0")
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     done = multirun(*chosen, "seed=0,1", f"run_dir={sweep}", cwd=work)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "4 runs in" in done.stdout and "1 finished before, 1 to do" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
     assert "error: 2 of 4 runs failed" in done.stderr
     assert "algo.target_subset=4: expected null or from 1 to algo.ensemble=2" in done.stderr
     assert list(work.iterdir()) == []  # a sweep leaves nothing where the command was given
@@ -75,13 +100,14 @@ def test_a_sweep_from_the_command_line_outlives_a_failure_and_its_runs_are_those
         assert summary["status"] == "finished"
         assert summary["grad_updates"] >= 2
         finished[path.parent.name] = summary["seed"]
-    assert finished == {"0": 0, "2": 1}
+    assert finished == {first.name: 0, run_dir.name: 1}
     one = ("algo.target_subset=2", *TINY, "seed=1", f"run_dir={alone}")
     start(compose_run("state_push", *one))
-    assert metrics(sweep / "2") == metrics(alone)
-    for run_dir in (alone, sweep / "2"):
-        assert resume(run_dir, {"total_env_steps": 46}, force=False)["env_steps"] == 46
-    assert metrics(sweep / "2") == metrics(alone)
+    assert metrics(run_dir) == metrics(alone)
+    assert run_hash(run_dir)["H"] == run_hash(alone)["H"]
+    for one in (alone, run_dir):
+        assert resume(one, {"total_env_steps": 46}, force=False)["env_steps"] == 46
+    assert metrics(run_dir) == metrics(alone)
 
 
 def metrics(run_dir):

@@ -50,8 +50,11 @@ class Checkpoints(Checkpoint):
         return self._seconds_before + time.monotonic() - self._began
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Commit the state before the first step, or an evaluation that was made up for."""
-        if self._saved_at < 0:
+        """Commit the state before the first step, or an evaluation that was made up for.
+
+        And one without its replay: no later resume may look for rows that are lost.
+        """
+        if self._saved_at < 0 or trainer.datamodule.replay_lost:
             self._save(trainer)
         self._keep_evaluation(trainer)
 

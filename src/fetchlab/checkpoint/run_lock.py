@@ -1,7 +1,10 @@
 """One process per run folder, by a lock that the kernel frees when its holder dies.
 
-`flock` belongs to the open file, so a stale lock cannot exist: kill -9 frees it. The file stays;
-what is written in it only feeds the message of a refused second start.
+On one machine `flock` is all: it belongs to the open file, so kill -9 frees it and no stale lock
+exists. On a file system that several machines share it may hold nothing, or hold on for a dead
+node. So the file names its holder's machine, the holder touches it every `BEAT_S`, and another
+machine takes it only after it has seen no touch for `LEASE_S`; a holder that finds another
+machine's name there has lost the folder, and ends at once. The file stays.
 """
 
 from __future__ import annotations
@@ -9,14 +12,23 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import socket
 import stat
-from contextlib import ExitStack
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fetchlab.errors import ConfigError, RunFailedError
 
 LOCK_FILE = ".lock"
+#: Between two signs of life, and how long none may come; a network's file attributes are cached for
+#: up to a minute.
+BEAT_S, LEASE_S = 10.0, 90.0
+HOST = re.sub(r"[^\w.-]", "-", socket.gethostname())
+_RELEASED = b"released\n"
 _held: set[int] = set()
 
 
@@ -37,9 +49,12 @@ class RunLock:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._fd: int | None = None
+        self._ends = threading.Event()
 
     def acquire(self) -> None:
         """Take the lock at once or fail; nothing in the folder changes on failure.
+
+        Of a folder that another machine held and did not release it takes `LEASE_S`.
 
         Raises:
             RunLockedError: somebody holds it.
@@ -55,13 +70,18 @@ class RunLock:
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise self._unusable(f"{LOCK_FILE} is not a regular file")
+                lives = _elsewhere(fd) and _touched(path, LEASE_S)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if lives:
+                    raise BlockingIOError
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, f"pid {os.getpid()} since {now}\n".encode(), 0)
+                os.pwrite(fd, f"pid {os.getpid()} since {now} on {HOST}\n".encode(), 0)
+                os.fsync(fd)
             except BlockingIOError:
                 found = _holder(fd)
                 by = f"process {found[1]} since {found[2]}" if found else "another process"
+                by += f" on {found[3]}" if found and _elsewhere(fd) else ""
                 raise RunLockedError(
                     f"run_dir={str(self._run_dir)!r} is in use by {by}: expected one process per"
                     " run; wait for it, stop it, or choose another run_dir"
@@ -71,11 +91,16 @@ class RunLock:
             undo.pop_all()
         self._fd = fd
         _held.add(fd)
+        self._ends = threading.Event()
+        threading.Thread(target=_beat, args=(path, self._ends), daemon=True).start()
 
     def release(self) -> None:
         """Give the lock back; does nothing when it is not held."""
         if self._fd is not None and self._fd in _held:
+            self._ends.set()
             _held.discard(self._fd)
+            with suppress(OSError):  # a full disk: then another machine waits
+                os.pwrite(self._fd, _RELEASED, os.fstat(self._fd).st_size)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
         self._fd = None
@@ -106,8 +131,55 @@ def was_locked(run_dir: Path) -> bool:
 
 
 def _holder(fd: int) -> re.Match[str] | None:
-    text = os.pread(fd, 100, 0).decode("ascii", "replace")
-    return re.match(r"pid ([0-9]+) since ([0-9T:+-]+)\n", text)
+    text = os.pread(fd, 400, 0).decode("ascii", "replace")
+    return re.match(r"pid ([0-9]+) since ([0-9T:+-]+)(?: on ([\w.-]+))?\n(released\n)?", text)
+
+
+def _elsewhere(fd: int) -> bool:
+    """Whether a process of another machine held the folder last, and has not released it."""
+    found = _holder(fd)
+    return found is not None and found[3] not in (None, HOST) and found[4] is None
+
+
+def _touched(path: Path, seconds: float) -> bool:
+    """Whether the file changes within so many seconds; by no clock but this machine's."""
+    before, ends = _looked_at(path), time.monotonic() + seconds
+    waiting = f"waiting {seconds:.0f} s for a sign of life"
+    print(f"lock      {path} was not released by another machine: {waiting}", flush=True)
+    while time.monotonic() < ends:
+        time.sleep(min(1.0, seconds / 10))
+        if _looked_at(path) != before:
+            return True
+    return False
+
+
+def _looked_at(path: Path) -> tuple[int, bytes]:
+    """Opened anew: a network file system then asks its server."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.fstat(fd).st_mtime_ns, os.pread(fd, 400, 0)
+    finally:
+        os.close(fd)
+
+
+def _beat(path: Path, ends: threading.Event) -> None:
+    """Touch the file until the lock is released, or end the process where it was taken away."""
+    while not ends.wait(BEAT_S):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            if _elsewhere(fd) and not ends.is_set():
+                found = _holder(fd)
+                where = f"{path.parent} was taken over by {found and found[3]}"
+                print(f"error: {where}, which saw no sign of life of this process", file=sys.stderr)
+                os._exit(1)
+            os.utime(fd)
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
 
 
 def _close_in_forked_child() -> None:

@@ -84,6 +84,7 @@ class ReplayDataModule(pl.LightningDataModule):
     Attributes:
         seed: of the run.
         make_evaluation_env: builds environments for evaluation, where training has its own.
+        replay_lost: a resumed run begins with an empty replay, and with new episodes.
     """
 
     seed: int
@@ -105,6 +106,7 @@ class ReplayDataModule(pl.LightningDataModule):
         self.total_env_steps, self.epoch_env_steps = total_env_steps, epoch_env_steps
         self._verify = verify
         self._credit = 0.0
+        self.replay_lost = False
 
     @property
     def env_steps(self) -> int:
@@ -170,6 +172,10 @@ class ReplayDataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from `state_dict`, on the same replay files."""
+        if self.replay_lost:
+            self.collector.load_state_dict(state_dict["collector"])
+            self.collector.start()
+            return
         self.replay.load_state_dict(state_dict["replay"])
         self.replay.storage.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])

@@ -24,8 +24,10 @@ DEVICE_MEMORY_SHARE = 0.9  # of what is free there; the rest is for libraries an
 ACTIVATION_BYTES_PER_PIXEL = 450
 
 
-def threads_and_workers(run: Run) -> tuple[int, int]:
+def threads_and_workers(run: Run, cores: int | None = None) -> tuple[int, int]:
     """The learner's torch threads and the worker processes beside it: together at most the cores.
+
+    Of this process, unless ``cores`` says how many another one will have.
 
     What was asked is taken as it is, and what is null takes the cores that the other one leaves, at
     least one, workers at most one per environment. Where both are null: one thread beside a GPU;
@@ -34,7 +36,7 @@ def threads_and_workers(run: Run) -> tuple[int, int]:
     long. More of both than cores would be slow: a thread that shares its core with a worker makes
     all other threads wait for it, in every operation.
     """
-    cores, n_envs = usable_cores(), run.collect.n_envs
+    cores, n_envs = cores or usable_cores(), run.collect.n_envs
     threads, workers = run.trainer.threads, run.collect.workers
     if threads is None and trains_on_cuda(run):
         threads = 1
@@ -66,8 +68,9 @@ def evaluation_workers(run: Run) -> int:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use; SLURM binds a job to those it grants only where told to."""
+    bound, granted = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(bound, int(granted)) if granted.isdecimal() and int(granted) else bound
 
 
 def trains_on_cuda(run: Run) -> bool:
@@ -111,7 +114,7 @@ def check_fits(
         memory.check_device(disk_bytes, bytes_per_transition)
     present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
     check_budget(
-        run_dir,
+        (run_dir / "replay").resolve(),  # which may be a link to another disk
         max(disk_bytes - present, 0) + CHECKPOINT_BYTES,
         memory.total_bytes(),
         min(run.replay.capacity, run.total_env_steps),

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Does launcher=slurm keep its promise here? A small sweep on two nodes, one of which is killed, one
+# job requeued, must end with the files of the same sweep on this machine.
+#
+#   bash scripts/slurm_check.sh DIR [-m OVERRIDE ...]    default: sweep=factorial_drq_ss seed=0
+#
+# As root, on a machine without a SLURM of its own: scripts/slurm_cluster.sh starts one in DIR.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly DIR=$(mkdir -p "${1:?a folder}" && cd "$1" && pwd)
+shift
+[ $# -gt 0 ] || set -- -m sweep=factorial_drq_ss seed=0
+readonly SMALL=(debug=default total_env_steps=120 algo.batch_size=3 algo.utd_ratio=0.25
+  task.max_episode_steps=5 collect.n_envs=2 collect.workers=1 collect.learning_starts=20
+  replay.capacity=30 replay.margin_env_steps=30 callbacks.evaluation.every_env_steps=40
+  callbacks.evaluation.episodes=2 trainer=cpu trainer.threads=1)
+PYTHON=${PYTHON:-.venv/bin/python}
+
+say() { printf 'check     %s\n' "$*"; }
+checkpoint() { compgen -G "$DIR/cluster/*/checkpoints/step_000000040*" >/dev/null; }
+running() { squeue --noheader --states=RUNNING --format="$1" | head -n 1; }
+
+eval "$(bash scripts/slurm_cluster.sh start "$DIR/slurm")"
+trap 'bash scripts/slurm_cluster.sh stop "$DIR/slurm"' EXIT
+
+say "undisturbed, on this machine"
+"$PYTHON" src/train.py "$@" "${SMALL[@]}" run_dir="$DIR/local"
+
+say "on the cluster"
+"$PYTHON" src/train.py "$@" "${SMALL[@]}" run_dir="$DIR/cluster" launcher=slurm launcher.poll_s=1 &
+readonly SWEEP=$!
+until checkpoint; do
+  kill -0 "$SWEEP"
+  sleep 0.2
+done
+node=$(running %N)
+say "kill -9 of node $node and of what runs there"
+bash scripts/slurm_cluster.sh kill "$DIR/slurm" "${node#n}"
+until job=$(running %A) && [ -n "$job" ]; do sleep 0.2; done
+say "requeue job $job in mid-run"
+scontrol requeue "$job"
+sleep 12 # the controller has missed the node by then
+bash scripts/slurm_cluster.sh node "$DIR/slurm" "${node#n}"
+wait "$SWEEP"
+
+hashes() {
+  local run
+  for run in "$1"/*/; do
+    "$PYTHON" scripts/run_hash.py "$run" | grep '"H"' | sed "s|^|$(basename "$run")|"
+  done
+}
+say "the runs are those of the undisturbed sweep:"
+diff <(hashes "$DIR/local") <(hashes "$DIR/cluster")
+hashes "$DIR/cluster"

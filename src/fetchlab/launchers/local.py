@@ -1,0 +1,121 @@
+"""Several runs at a time on this machine, as many as its cores, memory and GPUs hold."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated, NamedTuple
+
+from fetchlab.checkpoint.signals import StopFlag
+from fetchlab.fields import Min
+from fetchlab.launchers import OUTPUT, Job
+from fetchlab.preflight.budget import available_memory_bytes
+from fetchlab.preflight.sizes import usable_cores
+
+POLL_S = 0.2
+_PR_SET_PDEATHSIG = 1
+#: Loaded here: a forked child must not have to.
+_LIBC = ctypes.CDLL(None)
+
+
+class Local:
+    """Each run is a process of its own, on cores of its own.
+
+    A run that is too large for the machine is started all the same when nothing else runs: its own
+    preflight says what is missing. A launcher that is killed takes its runs with it, at once: they
+    lose what came after their newest checkpoints, and hold no lock when the sweep is given again.
+
+    Args:
+        cores_per_run: of which learner threads and workers take what they are not told; None: all.
+        runs_at_once: at most; None: as many as fit.
+        runs_per_gpu: that share one.
+    """
+
+    def __init__(
+        self,
+        cores_per_run: Annotated[int, Min(1)] | None,
+        runs_at_once: Annotated[int, Min(1)] | None,
+        runs_per_gpu: Annotated[int, Min(1)],
+    ) -> None:
+        self.cores_per_run, self._at_once = cores_per_run, runs_at_once
+        self._runs_per_gpu = runs_per_gpu
+
+    def launch(self, jobs: Sequence[Job], flag: StopFlag) -> Iterator[tuple[Job, int | None]]:
+        """See `Launcher`; where ``flag`` asks for it, running jobs commit and end."""
+        waiting, running = list(jobs), list[_Running]()
+        cores = sorted(os.sched_getaffinity(0))[: usable_cores()]
+        memory = available_memory_bytes()
+        gpus = _gpus() * self._runs_per_gpu if any(job.gpu for job in jobs) else []
+        at_once, told = self._at_once or len(waiting), False
+
+        def fits(job: Job) -> bool:
+            taken = sum(one.job.memory_bytes for one in running)
+            room = len(cores) >= job.cores and memory - taken >= job.memory_bytes
+            return not running or (room and len(running) < at_once and (bool(gpus) or not job.gpu))
+
+        try:
+            while running or (waiting and not flag.stop):
+                while waiting and not flag.stop and fits(waiting[0]):
+                    job = waiting.pop(0)
+                    own, cores = cores[: job.cores], cores[job.cores :]
+                    gpu = gpus.pop(0) if job.gpu and gpus else None
+                    running.append(_Running(job, _start(job, own, gpu), own, gpu))
+                if flag.stop and not told:
+                    told = True
+                    for one in running:
+                        one.process.terminate()
+                for one in [one for one in running if one.process.poll() is not None]:
+                    running.remove(one)
+                    cores = sorted([*cores, *one.cores])
+                    gpus += [] if one.gpu is None else [one.gpu]
+                    yield one.job, one.process.returncode
+                time.sleep(POLL_S)
+        finally:
+            for one in running:
+                one.process.kill()
+                one.process.wait()
+
+
+class _Running(NamedTuple):
+    job: Job
+    process: subprocess.Popen[bytes]
+    cores: list[int]
+    gpu: str | None
+
+
+def _start(job: Job, cores: list[int], gpu: str | None) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    environment.pop("SLURM_JOB_ID", None)  # not the run's to requeue: others are in that job, too
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / OUTPUT).open("ab") as output:
+        return subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            preexec_fn=partial(_tie, os.getpid(), cores),
+        )
+
+
+def _tie(parent: int, cores: list[int]) -> None:
+    """In the new process: die with the launcher, and keep to the cores."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was quicker
+        os._exit(1)
+    os.sched_setaffinity(0, cores)
+
+
+def _gpus() -> list[str]:
+    """Those that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]
