@@ -147,12 +147,13 @@ def _evaluate(
 ) -> list[dict[str, Any]]:
     seeds, seeds_are = _seeds(of.run.seed, asked.episodes, asked.seed)
     folder = of.folder if asked.out is None else Path(asked.out)
+    if asked.out is not None:
+        require_writable("out", folder, "give another")
     if asked.video:  # before the episodes: they take minutes
         load_encoder()
         require_writable("video", folder / "videos", "make it one, or leave video=true out")
     key = "policy" if asked.run is None else "run"
-    where, remedy = (key, "add out=DIR") if asked.out is None else ("out", "give another")
-    require_writable(where, folder / "evaluations", remedy)
+    require_writable(key, folder / "evaluations", "add out=DIR")
     results: list[dict[str, Any]] = []
     for name, env_steps, played in episodes_of(of, seeds, asked):
         shown = notable(played) if asked.video else {}
