@@ -5,7 +5,7 @@ VENV_PYTHON := .venv/bin/python
 BENCHES := state_vs_sb3 envs render replay update overhead profile_round startup safety scaling contention gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-full bench check
+.PHONY: help setup train demo test test-full bench check
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,11 @@ setup: ## virtual environment, locked packages, system GL libraries (the others 
 
 train: setup ## what suits this machine, or EXPERIMENT=name; ARGS="seed=1 total_env_steps=100000" override
 	$(VENV_PYTHON) src/train.py $(EXPERIMENT:%=experiment=%) $(ARGS)
+
+# The policy's files are in the repository: nothing is trained, and nothing is written but logs/demo.
+demo: setup ## play a published policy that sees: success with its interval, and a video
+	$(VENV_PYTHON) src/evaluate.py policy=docs/results/pixel_push_laptop/seed1/policy out=logs/demo \
+		episodes=20 video=true $(ARGS)
 
 test: setup ## all tests but the long ones, at most 10 minutes on 2 cores
 	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal -m "not full"

@@ -2,34 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+import csv
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fetchlab import config
+import yaml
+
+from fetchlab import config, policy, schema
+from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.build import build_env, build_module
 from fetchlab.callbacks.evaluation import describe
-from fetchlab.checkpoint.find import newest_policy, warn_of_strangers
+from fetchlab.checkpoint.find import (
+    Checkpoint,
+    kind_of,
+    newest_policy,
+    survey,
+    warn_of_strangers,
+)
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.torch_io import load_weights
 from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
-from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
-from fetchlab.durable import write_json
-from fetchlab.errors import ConfigError, RunFailedError
+from fetchlab.collect.video import VideoUnavailableError, load_encoder
+from fetchlab.durable import write_json, write_text
+from fetchlab.errors import ConfigError, RunFailedError, require
+from fetchlab.fields import kinds_of
+from fetchlab.footage import notable, write_videos
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import learner_threads
 from fetchlab.run import STOPS_A_RUN
 from fetchlab.run_folder import require_run, require_writable
-from fetchlab.schema import Run
 
-RECORDED_EPISODES = 4
-FRAMES_PER_S = 25  # an env step is 0.04 s
-VIDEO_SIDE = 336  # pixels, or a little more: images are enlarged by whole factors, 84 to four times
+_LOG = logging.getLogger(__name__)
+ALL = "all"
 #: Added to the seeds of training evaluations: `best_` was chosen by those very episodes. Training's
 #: own seeds lie below 2^32.
 OWN_SEEDS = 1_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A policy's name, and what puts it into a module of its run and says its env steps."""
+
+    name: str
+    load: Callable[[OffPolicy], int]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is played: policies of one run, and what that run is.
+
+    ``folder`` is where the results go unless another is asked for.
+    """
+
+    run: schema.Run
+    cfg: Mapping[str, Any]
+    folder: Path
+    policies: Sequence[Stored]
 
 
 def evaluate_run(
@@ -41,74 +76,143 @@ def evaluate_run(
     trusted_modules: Sequence[str] = (),
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Play episodes with the policy's mode.
+    """Play episodes with the mode of a run's policy; see `evaluate`.
 
     Args:
         run_dir: a run's folder.
         episodes: how many, each with its own seed.
-        video: also write the first episodes to ``videos/``.
+        video: also write the best, the median and the worst episode to ``videos/``.
         checkpoint: folder of a checkpoint; None takes the newest valid one, where a run was
             published without those that it could be resumed from the best weights.
         seed: play what a training evaluation of a run with this seed plays; None plays episodes
             that neither training nor its evaluations use.
         trusted_modules: that the run's configuration may name beside the project's.
         changes: values that replace the run's own, by dotted key: another task, another camera.
+    """
+    asked = request(
+        run=str(run_dir),
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        episodes=episodes,
+        seed=seed,
+        video=video,
+        trusted_modules=list(trusted_modules),
+    )
+    return evaluate(asked, changes or {})[0]
+
+
+def request(**given: Any) -> schema.Evaluate:
+    """What the command line asks with these keys; the others are those of the YAML."""
+    plain = yaml.safe_load((config.CONFIGS / "evaluate.yaml").read_text())
+    defaults = {name: plain[name] for name in kinds_of(schema.Evaluate)}
+    return schema.Evaluate(**{**defaults, **given})
+
+
+def evaluate(asked: schema.Evaluate, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Play the same episodes with each policy that is asked for, and keep what they gave.
+
+    Args:
+        asked: the command's keys, see `schema.Evaluate`.
+        changes: values that replace the run's own, by dotted key: another task, another camera.
 
     Returns:
-        `describe`'s entries, with ``experiment``, ``checkpoint``, ``changes``, ``seeds`` (first and
-        last), ``seeds_are`` (which those are, in words), ``videos`` (paths), ``videos_succeed``
-        (how many of those do), and the ``file`` of ``evaluations/`` that holds all these.
+        of each policy `describe`'s entries, with ``experiment``, ``checkpoint``, ``changes``,
+        ``stochastic``, ``seeds`` (first and last), ``seeds_are`` (which those are, in words),
+        ``table`` (see `table`), ``videos`` (paths), ``videos_succeed`` (how many of those do), and
+        the ``file`` of ``evaluations/`` that holds all these; beside it is the table as CSV. Of
+        several also the ``curve``: the file that lists them in the order of their env steps.
 
     Raises:
-        ConfigError: ``run_dir`` holds no run or cannot be written, ``checkpoint`` is none of its
-            networks, or ``changes`` cannot work.
+        ConfigError: no run or policy, a folder that cannot be written, a ``checkpoint`` that is
+            none of the run's networks, or ``changes`` that cannot work.
         RunFailedError: no valid checkpoint, or episodes that could not be played.
     """
-    run_dir = Path(run_dir)
-    require_run("run", run_dir)
-    changes = changes or {}
-    cfg = config.changed(config.to_play(config.stored(run_dir, trusted_modules)), changes)
-    run = config.check(cfg)
-    seeds, seeds_are = _seeds(run.seed, episodes, seed)
-    results = run_dir / "evaluations"
+    with in_one_line(asked):
+        return _evaluate(subject(asked, changes), asked, changes)
+
+
+@contextmanager
+def in_one_line(asked: schema.Evaluate) -> Iterator[None]:
+    """What may go wrong while policies are found and played, as an error that is one line."""
     try:
-        if video:  # before the episodes: they take minutes
-            load_encoder()
-            remedy = "make it one, or leave video=true out"
-            require_writable("video", run_dir / "videos", remedy)
-        if checkpoint is None:
-            path = newest_policy(run_dir / "checkpoints")
-        else:
-            path = Path(checkpoint)
-            warn_of_strangers(path, unlisted(path))
-        require_writable("run", results, "copy the run to where you can write")
-        played, env_steps = _play(run, cfg, path, seeds, video)
-        paths = _write_videos(played, run_dir / "videos", env_steps)
+        yield
     except (*STOPS_A_RUN, VideoUnavailableError) as error:
-        if isinstance(error, CheckpointError) and checkpoint is not None:
+        if isinstance(error, CheckpointError) and asked.checkpoint not in (None, ALL):
             expected = "a valid checkpoint of this run's networks"
-            raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
+            raise ConfigError("checkpoint", asked.checkpoint, expected, error.reason) from error
         raise RunFailedError(str(error)) from error
-    result = {
-        "experiment": run.experiment,
-        "checkpoint": path.name,
-        "changes": dict(changes),
-        **describe(played, env_steps),
-        "seeds": [seeds[0], seeds[-1]],
-        "seeds_are": seeds_are,
-        "videos": paths,
-        "videos_succeed": int(played.success[: len(paths)].sum()),
+
+
+def _evaluate(
+    of: Subject, asked: schema.Evaluate, changes: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    seeds, seeds_are = _seeds(of.run.seed, asked.episodes, asked.seed)
+    folder = of.folder if asked.out is None else Path(asked.out)
+    if asked.out is not None:
+        require_writable("out", folder, "give another")
+    if asked.video:  # before the episodes: they take minutes
+        load_encoder()
+        require_writable("video", folder / "videos", "make it one, or leave video=true out")
+    key = "policy" if asked.run is None else "run"
+    require_writable(key, folder / "evaluations", "add out=DIR")
+    results: list[dict[str, Any]] = []
+    for name, env_steps, played in episodes_of(of, seeds, asked):
+        shown = notable(played) if asked.video else {}
+        result = {
+            "experiment": of.run.experiment,
+            "checkpoint": name,
+            "changes": dict(changes),
+            "stochastic": asked.stochastic,
+            **describe(played, env_steps),
+            "seeds": [seeds[0], seeds[-1]],
+            "seeds_are": seeds_are,
+            "videos": write_videos(
+                of.run, played, seeds, shown, folder / "videos", f"{env_steps:09d}"
+            ),
+            "videos_succeed": int(played.success[list(shown.values())].sum()),
+            "table": table(played, seeds),
+        }
+        file = _new_file(folder / "evaluations", f"{env_steps:09d}")
+        write_json(file, {**result, "videos": [Path(path).name for path in result["videos"]]})
+        write_text(file.with_suffix(".csv"), _csv(result["table"]))
+        results.append({**result, "file": str(file)})
+    if len(results) > 1:
+        rows = [{k: one[k] for k in one if k not in ("table", "file", "videos")} for one in results]
+        curve = _new_file(folder / "evaluations", "curve")
+        write_json(curve, rows)
+        results = [{**one, "curve": str(curve)} for one in results]
+    return results
+
+
+def table(played: Episodes, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each episode, in the order of the seeds.
+
+    ``seed``, ``success`` at the last step, ``return``, ``goal_distance_m`` at the last step,
+    ``first_success_step`` (from 1; None: at no step) and ``length_steps``.
+    """
+    columns: dict[str, Sequence[Any]] = {
+        "seed": seeds,
+        "success": played.success.tolist(),
+        "return": played.returns.tolist(),
+        "goal_distance_m": played.goal_distance_m.tolist(),
+        "first_success_step": [step or None for step in played.first_success_step.tolist()],
+        "length_steps": played.length_steps.tolist(),
     }
-    file = _new_file(results, env_steps)
-    write_json(file, {**result, "videos": [Path(path).name for path in paths]})
-    return {**result, "file": str(file)}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _new_file(folder: Path, env_steps: int) -> Path:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _new_file(folder: Path, stem: str) -> Path:
     """A name of its own for each evaluation, and for those that end at the same time."""
     number = 0
     while True:
-        path = folder / f"{env_steps:09d}_{number}.json"
+        path = folder / f"{stem}_{number}.json"
         with suppress(FileExistsError):
             path.touch(exist_ok=False)
             return path
@@ -121,29 +225,86 @@ def _seeds(run_seed: int, episodes: int, asked: int | None) -> tuple[list[int], 
         which = f"those of a training evaluation of a run with seed={asked}"
         return episode_seeds(asked, episodes), which
     which = "used neither by training nor by its evaluations"
-    return [OWN_SEEDS + one for one in episode_seeds(run_seed, episodes)], which
+    return own_seeds(run_seed, episodes), which
 
 
-def _play(
-    run: Run, cfg: Mapping[str, Any], checkpoint: Path, seeds: Sequence[int], video: bool
-) -> tuple[Episodes, int]:
-    """The episodes, and the env steps of the checkpoint that played them."""
-    numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
-    render = run.obs.sees_pixels or video
+def own_seeds(seed: int, episodes: int) -> list[int]:
+    """Seeds of episodes that no run's training nor its evaluations use."""
+    return [OWN_SEEDS + one for one in episode_seeds(seed, episodes)]
+
+
+def subject(asked: schema.Evaluate, changes: Mapping[str, Any]) -> Subject:
+    """The run that is asked for, or the exported policy, as it is to be played."""
+    if asked.policy is None:
+        says = "a run's folder, or policy=DIR, the folder of an exported policy"
+        require(asked.run is not None, "run", None, says, "python src/evaluate.py run=RUN_DIR")
+        folder = Path(asked.run or "")
+        require_run("run", folder)
+        cfg = config.stored(folder, asked.trusted_modules)
+        policies = _checkpoints(folder / "checkpoints", asked.checkpoint)
+    else:
+        for key in ("run", "checkpoint"):
+            given, expected = getattr(asked, key), "null beside policy, which needs no run"
+            require(given is None, key, given, expected, "leave one of them out")
+        folder = Path(asked.policy)
+        cfg, load = policy.stored(folder, asked.trusted_modules)
+        policies = [Stored(policy.NAME, load)]
+    cfg = config.changed(config.to_play(cfg), changes)
+    return Subject(config.check(cfg), cfg, folder, policies)
+
+
+def _checkpoints(folder: Path, asked: str | None) -> list[Stored]:
+    """Those to play: the newest, the one that is asked for, or several, earliest first."""
+    if asked == ALL:
+        paths = _each_state(folder)
+    elif asked is not None and asked.startswith("[") and not Path(asked).exists():
+        names = [Path(name.strip()) for name in asked.strip("[]").split(",")]
+        paths = [folder / one if str(one) == one.name and kind_of(one) else one for one in names]
+    else:
+        paths = [newest_policy(folder) if asked is None else Path(asked)]
+    for path in paths:
+        warn_of_strangers(path, unlisted(path))
+    return [Stored(path.name, partial(_load, path)) for path in paths]
+
+
+def _each_state(folder: Path) -> list[Path]:
+    """The valid checkpoints by env steps; of several of one moment the newest."""
+    found: dict[int, Checkpoint] = {}
+    for kind in ("best", "step"):
+        survey_of_kind = survey(folder, kind, limit=None)
+        for error in survey_of_kind.refused:
+            _LOG.warning("checkpoint refused: %s", error)
+        for one in reversed(survey_of_kind.valid):
+            found[one.manifest.env_steps] = one
+    if not found:
+        raise CheckpointError(folder, "no valid checkpoint")
+    return [found[env_steps].path for env_steps in sorted(found)]
+
+
+def _load(path: Path, module: OffPolicy) -> int:
+    return int(load_weights(module, path)["env_steps"])
+
+
+def episodes_of(
+    of: Subject, seeds: Sequence[int], asked: schema.Evaluate
+) -> Iterator[tuple[str, int, Episodes]]:
+    """The episodes of each policy, with its name and its env steps."""
+    run = of.run
+    numerics.apply(of.cfg["trainer"], learner_threads(run), cuda=False)
+    # Of an agent without pixels, too, where episodes are to be played again with a camera: taking
+    # a picture changes the next steps of some tasks, see `FrameRenderer.render`.
+    render = run.obs.sees_pixels or asked.video
     if render:
         choose_renderer()
     n_envs = min(len(seeds), run.callbacks.evaluation.n_envs)
     env = build_env(run, n_envs, None, render)
     with closing(env):
         module = build_module(run, env.base_env.env_spec)
-        payload = load_weights(module, checkpoint)
-        module.eval()
-        played = rollout(env, module.act, seeds, RECORDED_EPISODES if video else 0)
-    return played, int(payload["env_steps"])
-
-
-def _write_videos(played: Episodes, folder: Path, env_steps: int) -> list[str]:
-    paths = [folder / f"{env_steps:09d}_{index}.mp4" for index in range(len(played.frames))]
-    for frames, path in zip(played.frames, paths, strict=True):
-        write_video(frames.numpy(), path, FRAMES_PER_S, magnify=-(-VIDEO_SIDE // frames.shape[-1]))
-    return [str(path) for path in paths]
+        for one in of.policies:
+            env_steps = one.load(module)
+            module.eval()
+            act: Callable[..., Any] = module.act
+            if asked.stochastic:
+                module.explore_rng.manual_seed(seeds[0])
+                act = partial(module.explore, env_steps=env_steps)
+            yield one.name, env_steps, rollout(env, act, seeds)

@@ -261,9 +261,25 @@ class Resume:
 class Evaluate:
     """Of ``configs/evaluate.yaml`` what is not the run's own."""
 
-    run: Annotated[str, Hint("python src/evaluate.py run=RUN_DIR", RUN_FOLDER)]
+    run: Annotated[str | None, Hint("python src/evaluate.py run=RUN_DIR", RUN_FOLDER)]
     checkpoint: Annotated[str | None, Hint("leave it out for the newest", "a folder, or null")]
     episodes: Annotated[int, Min(1), Hint("100 is precise")]
     seed: Annotated[int, Min(0)] | None
+    stochastic: bool
     video: bool
+    table: bool
+    policy: Annotated[str | None, Hint("leave it out, or give an exported policy's folder")]
+    out: Annotated[str | None, FOLDER]
+    trusted_modules: Modules
+
+
+@dataclass(frozen=True)
+class Export:
+    """Of ``configs/export.yaml`` what is not the run's own: all of it."""
+
+    run: Annotated[str, Hint("python src/export.py run=RUN_DIR out=DIR", RUN_FOLDER)]
+    out: Annotated[str | None, FOLDER]
+    checkpoint: Annotated[str | None, Hint("leave it out for the newest", "a folder, or null")]
+    program: bool
+    hub: Annotated[str | None, Hint("e.g. hub=user/fetch-push", "user/name, or null")]
     trusted_modules: Modules

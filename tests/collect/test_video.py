@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from fetchlab.collect.video import VideoUnavailableError, load_encoder, write_video
+from fetchlab.collect.video import (
+    BORDER,
+    FAILED,
+    RUNNING,
+    SUCCEEDED,
+    VideoUnavailableError,
+    load_encoder,
+    side_by_side,
+    write_video,
+)
 from fetchlab.errors import ConfigError
 
 
@@ -73,3 +82,23 @@ def test_a_failing_ffmpeg_leaves_no_file(tmp_path, frames, monkeypatch):
     with pytest.raises(VideoUnavailableError, match=r"episode\.mp4"):
         write_video(frames, tmp_path / "episode.mp4", fps=25, magnify=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("succeeds", "colours"),
+    [
+        ((False, True, False, True), (RUNNING, SUCCEEDED, RUNNING, SUCCEEDED)),
+        ((False, True, True, False), (RUNNING, SUCCEEDED, SUCCEEDED, FAILED)),
+    ],
+)
+def test_the_frame_tells_how_the_episode_stands(succeeds, colours):
+    rng = np.random.default_rng(0)
+    large, small = (rng.integers(0, 256, (4, 3, size, size), np.uint8) for size in (12, 3))
+    pictures = side_by_side([large, small], np.array(succeeds), side=12)
+    assert pictures.shape == (4, 12 + 2 * BORDER, 2 * 12 + 3 * BORDER, 3)
+    for picture, colour in zip(pictures, colours, strict=True):
+        assert (picture[0] == colour).all() and (picture[:, 12 + BORDER] == colour).all()
+    inside = slice(BORDER, -BORDER)
+    assert (pictures[:, inside, BORDER : BORDER + 12] == large.transpose(0, 2, 3, 1)).all()
+    squares = small.transpose(0, 2, 3, 1).repeat(4, axis=1).repeat(4, axis=2)
+    assert (pictures[:, inside, -BORDER - 12 : -BORDER] == squares).all()

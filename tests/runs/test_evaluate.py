@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -9,20 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import evaluate as entry
+from fetchlab.build import build_env
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload, write_payload
-from fetchlab.collect.rollout import episode_seeds
+from fetchlab.collect.rollout import episode_seeds, rollout
 from fetchlab.collect.video import load_encoder
+from fetchlab.config import typed
 from fetchlab.errors import RunFailedError
-from fetchlab.play import evaluate_run
+from fetchlab.footage import footage, notable
+from fetchlab.play import evaluate, evaluate_run, request
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,8 +91,7 @@ def test_the_result_is_kept_in_the_runs_folder(copied):
     assert results[0]["seeds"] == [1_000_000, 1_000_001]
     assert (copied / "evaluation.json").read_bytes() == before
     assert sorted(path.name for path in (copied / "evaluations").iterdir()) == [
-        "000000800_0.json",
-        "000000800_1.json",
+        f"000000800_{number}.{kind}" for number in (0, 1) for kind in ("csv", "json")
     ]
 
 
@@ -144,10 +150,103 @@ def test_the_command_line_says_which_episodes_it_played(finished, capsys, monkey
 def test_options_in_any_capitals_and_a_video(copied, capsys, monkeypatch):
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "episodes=1", "video=TRUE")
     assert (err, code) == ("", 0)
-    assert f"video: {copied}/videos/000000800_0.mp4\nof these 1 episodes 0 succeed\n" in out
-    video = copied / "videos" / "000000800_0.mp4"
+    assert f"video: {copied}/videos/000000800_best.mp4\nof these 1 episodes 0 succeed\n" in out
+    video = copied / "videos" / "000000800_best.mp4"
     assert video.stat().st_size > 1000
-    assert next(load_encoder().read_frames(video))["size"] == (336, 336)  # four times 84
+    meta = next(load_encoder().read_frames(video))
+    assert meta["size"] == (396, 396)  # 384 and the frame around; an agent without pixels
+    assert meta["duration"] == pytest.approx((51 + 25) / 25, abs=0.05)  # the last one stays
+
+
+def test_the_best_the_median_and_the_worst_are_shown_and_each_row_is_told(
+    copied, capsys, monkeypatch
+):
+    args = (
+        "episodes=5",
+        "video=true",
+        "table=true",
+        "task=fetch_reach",
+        "task.max_episode_steps=6",
+    )
+    out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", *args, f"out={copied}/there")
+    assert (err, code) == ("", 0)
+    names = ["best", "median", "worst"]
+    videos = [copied / "there" / "videos" / f"000000800_{name}.mp4" for name in names]
+    assert [line for line in out.splitlines() if line.startswith("video")] == [
+        f"video: {video}" for video in videos
+    ]
+    assert all(video.stat().st_size > 1000 for video in videos)
+    assert not (copied / "videos").exists() and not (copied / "evaluations").exists()
+    (file,) = (copied / "there" / "evaluations").glob("*.json")
+    stored = json.loads(file.read_text())
+    rows = stored["table"]
+    first, last = stored["seeds"]
+    assert [row["seed"] for row in rows] == list(range(first, last + 1))
+    for key in ("success", "return", "goal_distance_m"):
+        whole = "success_rate" if key == "success" else key
+        assert np.mean([row[key] for row in rows]) == pytest.approx(stored[whole])
+    assert {row["length_steps"] for row in rows} == {6}
+    with file.with_suffix(".csv").open() as stream:
+        read = list(csv.DictReader(stream))
+    told = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+    assert read == told
+    printed = [line.split() for line in out.splitlines() if line.split()[0].isdigit()]
+    assert [int(line[0]) for line in printed] == [row["seed"] for row in rows]
+    assert [line[-1] for line in printed] == [f"{row['goal_distance_m']:.3f}" for row in rows]
+
+
+def test_which_episodes_are_notable():
+    def played(*rows):
+        success, returns, distance = (torch.tensor(column) for column in zip(*rows, strict=True))
+        return SimpleNamespace(success=success, returns=returns, goal_distance_m=distance)
+
+    early, late, near = (True, -3.0, 0.04), (True, -9.0, 0.01), (False, -20.0, 0.06)
+    far, passed = (False, -20.0, 0.3), (False, -5.0, 0.2)  # the last one lost it again
+    assert notable(played(late, far, early, near, passed)) == {"best": 2, "median": 4, "worst": 1}
+    assert notable(played(near, early)) == {"best": 1, "worst": 0}
+    assert notable(played(near)) == {"best": 0}
+
+
+def test_an_episode_that_does_not_repeat_itself_is_not_shown(compose_run):
+    run = typed(compose_run("state_reach", "task.max_episode_steps=4", "trainer=cpu"))
+    with closing(build_env(run, 1, 1)) as env:
+        played = rollout(env, lambda obs: torch.ones(1, 4), [3])
+    assert len(footage(run, played, [3], [0], side=32)[0]) == 5
+    other = replace(played, goal_distance_m=played.goal_distance_m + 1e-6)
+    with pytest.raises(RunFailedError, match=r"came out otherwise .* set video=false"):
+        footage(run, other, [3], [0], side=32)
+
+
+def test_all_checkpoints_of_a_run_are_a_curve(copied, capsys, monkeypatch):
+    out, err, code = evaluation(
+        capsys, monkeypatch, f"run={copied}", "checkpoint=all", "episodes=2"
+    )
+    assert (err, code) == ("", 0)
+    curve = json.loads((copied / "evaluations" / "curve_0.json").read_text())
+    kept = {int(path.name.split("_")[1]) for path in (copied / "checkpoints").iterdir()}
+    assert [row["env_steps"] for row in curve] == sorted(kept) and len(kept) >= 2
+    assert out.endswith(f"curve: {copied}/evaluations/curve_0.json\n")
+    assert out.count("env steps: success") == len(kept)
+    # By name or by path, in the order that is given: the same episodes, the same numbers.
+    last, first = curve[-1], curve[0]
+    named = f"checkpoint=[{last['checkpoint']},{copied}/checkpoints/{first['checkpoint']}]"
+    assert evaluation(capsys, monkeypatch, f"run={copied}", named, "episodes=2")[1:] == ("", 0)
+    assert json.loads((copied / "evaluations" / "curve_1.json").read_text()) == [last, first]
+    for path in (copied / "checkpoints").iterdir():
+        (path / "checkpoint.pt").write_bytes(b"")
+    out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "checkpoint=all")
+    assert (out, code) == ("", 1)
+    assert err.endswith("no valid checkpoint\n") and err.count("error:") == 1
+
+
+def test_a_stochastic_policy_repeats_itself_and_is_not_the_mode(finished, tmp_path):
+    asked = {"run": str(finished), "episodes": 2, "out": str(tmp_path)}
+    once, again = (evaluate(request(**asked, stochastic=True), {})[0] for _ in range(2))
+    mode = evaluate(request(**asked), {})[0]
+    assert once.pop("file") != again.pop("file")
+    assert once == again
+    assert (once["stochastic"], mode["stochastic"]) == (True, False)
+    assert once["seeds"] == mode["seeds"] and once["goal_distance_m"] != mode["goal_distance_m"]
 
 
 def crippled(copied):
@@ -214,6 +313,11 @@ def test_each_error_is_one_line_before_an_episode(copied, capsys, monkeypatch, n
         (["task=fetch_reach", "task.env_id=X"], "env_id='X'"),
         (["obs.pixels.camera.distance=1"], "distance=1: expected obs.pixels to be set"),
         (["video"], "override='video': expected KEY=VALUE"),
+        (["stochastic=some"], "stochastic='some': expected true or false"),
+        (["checkpoint=[step_000000800,absent]"], "expected a valid checkpoint of this run"),
+        (["checkpoint=[]"], "checkpoint='[]': expected"),
+        (["policy=DIR"], "expected null beside policy, which needs no run"),
+        (["out=/dev/null/x"], "out='/dev/null/x': expected a folder that can be written"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(finished, capsys, monkeypatch, args, words):

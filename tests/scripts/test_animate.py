@@ -13,6 +13,7 @@ from PIL import Image
 
 from fetchlab.build import build_module
 from fetchlab.checkpoint.torch_io import write_payload
+from fetchlab.collect.video import FAILED, RUNNING, SUCCEEDED
 from fetchlab.config import typed
 from fetchlab.run_report import write_config
 
@@ -43,7 +44,7 @@ def test_a_picture_of_a_policy_that_sees(compose_run, tmp_path, monkeypatch, cap
     play = animate.play
     monkeypatch.setattr(animate, "play", lambda *args: played.append(play(*args)) or played[-1])
     assert command(monkeypatch, run_dir, path, "--episodes", 2) == 0
-    ((halves, successes),) = played
+    ((shown, successes),) = played
     said = capsys.readouterr().out
     assert f"{sum(successes)} of 2 episodes succeed; 12 frames of 402 x 204" in said
     assert path.stat().st_size <= 1_000_000
@@ -56,10 +57,11 @@ def test_a_picture_of_a_policy_that_sees(compose_run, tmp_path, monkeypatch, cap
             shown_ms.append(picture.info["duration"])
     assert shown_ms == [80, 80, 80, 80, 80, 1000] * 2
     borders = [frame[0, 0] for frame in frames]
-    outcomes = [animate.SUCCEEDED if success else animate.FAILED for success in successes]
-    expected = [colour for one in outcomes for colour in [animate.RUNNING] * 5 + [one]]
+    outcomes = [SUCCEEDED if success else FAILED for success in successes]
+    expected = [colour for one in outcomes for colour in [RUNNING] * 5 + [one]]
     assert np.abs(np.array(borders) - expected).max() <= 20
-    for index, (left, right) in enumerate(halves):
+    for index, pictures in enumerate(shown):
+        left, right = pictures[:, 6:-6, 6:198], pictures[:, 6:-6, -198:-6]
         whole = frames[6 * index]
         assert np.abs(whole[6:-6, 6:198] - left[0]).mean() < 8
         assert np.abs(whole[6:-6, -198:-6] - right[0]).mean() < 8

@@ -12,6 +12,8 @@ from torchrl.envs import TransformedEnv
 
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS
 
+Clip = tuple[list[Tensor], list[Tensor]]  # an episode's frames, and whether each succeeds
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -21,7 +23,10 @@ class Episodes:
     returns: Tensor  # float32 sum of rewards
     goal_distance_m: Tensor  # float32, between achieved and desired goal at the last step, metres
     length_steps: Tensor  # int64
-    frames: list[Tensor]  # uint8 (T, 3, H, W) of each episode, where they were asked for
+    first_success_step: Tensor  # int64, from 1; 0 where no step succeeds
+    actions: list[Tensor]  # float32 (T, A) of each episode: with its seed, the episode itself
+    frames: list[Tensor]  # uint8 (T + 1, 3, H, W) of each episode, where they were asked for
+    succeeds: list[Tensor]  # bool (T + 1,) of each of these frames
 
     @property
     def success_rate(self) -> float:
@@ -66,10 +71,12 @@ def rollout(
         return policy(obs)
 
     waves = [_play_wave(env, act, seeds[i : i + n], i < record) for i in range(0, len(seeds), n)]
-    columns = zip(*(ends for ends, _ in waves), strict=True)
-    frames = [clip for _, clips in waves for clip in clips][:record]
-    success, returns, distance, length = map(torch.cat, columns)
-    return Episodes(success, returns, distance, length, frames)
+    columns = zip(*(ends for ends, _, _ in waves), strict=True)
+    success, returns, distance, length, first = map(torch.cat, columns)
+    actions = [one for _, taken, _ in waves for one in taken]
+    clips = [clip for _, _, clips in waves for clip in clips][:record]
+    frames, succeeds = ([torch.stack(clip[kind]) for clip in clips] for kind in (0, 1))
+    return Episodes(success, returns, distance, length, first, actions, frames, succeeds)
 
 
 def _play_wave(
@@ -77,35 +84,39 @@ def _play_wave(
     policy: Callable[[TensorDictBase], Tensor],
     seeds: Sequence[int],
     record: bool,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The first four of `Episodes`, and the frames."""
+) -> tuple[list[Tensor], list[Tensor], list[Clip]]:
+    """The first five of `Episodes`, the actions, and what was kept of each episode."""
     n = int(env.batch_size[0])
     env.base_env.seed_next_reset([*seeds, *[seeds[-1]] * (n - len(seeds))])
     obs = env.reset()
     running = torch.ones(n, dtype=torch.bool)
-    kinds = (torch.bool, torch.float32, torch.float32, torch.int64)
+    kinds = (torch.bool, torch.float32, torch.float32, torch.int64, torch.int64)
     ends = [torch.zeros(n, dtype=kind) for kind in kinds]
-    clips: list[list[Tensor]] = [[] for _ in seeds]
+    first, actions = ends[-1], []
+    clips: list[Clip] = [([], []) for _ in seeds]
     while bool(running[: len(seeds)].any()):
         if record:
-            _keep_frames(clips, obs.get(PIXELS), running)
-        obs.set("action", policy(obs).cpu())
+            _keep_frames(clips, obs, running)
+        actions.append(policy(obs).cpu())
+        obs.set("action", actions[-1])
         step, obs = env.step_and_maybe_reset(obs)
         after = step.get("next")
         ended = after.get("done").squeeze(-1) & running
         gap = (after.get(ACHIEVED_GOAL) - after.get(DESIRED_GOAL)).norm(dim=-1)
         names = ("success", "episode_return", "episode_length")
         success, returned, length = (after.get(name).squeeze(-1) for name in names)
-        now = (success, returned, gap, length)
+        first = torch.where(success & running & (first == 0), length, first)
+        now = (success, returned, gap, length, first)
         ends = [torch.where(ended, one, end) for one, end in zip(now, ends, strict=True)]
         if record:
-            _keep_frames(clips, after.get(PIXELS), ended)
+            _keep_frames(clips, after, ended)
         running = running & ~ended
-    frames = [torch.stack(clip) for clip in clips] if record else []
-    return [end[: len(seeds)] for end in ends], frames
+    ends, taken = [end[: len(seeds)] for end in ends], torch.stack(actions, dim=1)
+    return ends, [row[:length] for row, length in zip(taken, ends[3], strict=False)], clips
 
 
-def _keep_frames(clips: list[list[Tensor]], pixels: Tensor, which: Tensor) -> None:
-    for index, clip in enumerate(clips):
+def _keep_frames(clips: Sequence[Clip], obs: TensorDictBase, which: Tensor) -> None:
+    for index, (frames, succeeds) in enumerate(clips):
         if bool(which[index]):
-            clip.append(pixels[index].clone())
+            frames.append(obs.get(PIXELS)[index].clone())
+            succeeds.append(obs.get("success")[index, 0].clone())

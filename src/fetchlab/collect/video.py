@@ -1,7 +1,12 @@
-"""Episodes as mp4 files (H.264), through the ffmpeg that imageio-ffmpeg brings."""
+"""Episodes as pictures that people look at: side by side, as mp4 (H.264) and as GIF.
+
+The mp4 comes from the ffmpeg that imageio-ffmpeg brings, the GIF from Pillow.
+"""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +14,63 @@ import numpy as np
 
 from fetchlab.errors import require
 
+BORDER = 6  # pixels of the frame around the views, and between them
+RUNNING, SUCCEEDED, FAILED = (90, 90, 90), (30, 170, 60), (210, 50, 40)
+_COLOURS = 96
+
 
 class VideoUnavailableError(RuntimeError):
     """No usable ffmpeg here; the message says what to install."""
+
+
+def side_by_side(views: Sequence[np.ndarray], succeeds: np.ndarray, side: int) -> np.ndarray:
+    """Views of one episode beside each other, in a frame that tells how it stands.
+
+    The frame is green while the episode succeeds, red at the end of one that does not, else grey.
+
+    Args:
+        views: (T, 3, h, w) uint8 each; enlarged with nearest neighbour, so a pixel is a rectangle.
+        succeeds: (T,) bool.
+        side: height and width of each view, pixels.
+
+    Returns:
+        (T, H, W, 3) uint8.
+    """
+    size = (side + 2 * BORDER, len(views) * (side + BORDER) + BORDER)
+    pictures = np.empty((len(succeeds), *size, 3), np.uint8)
+    colours = np.where(succeeds[:, None], SUCCEEDED, RUNNING)
+    if not succeeds[-1]:
+        colours[-1] = FAILED
+    pictures[:] = colours[:, None, None]
+    for index, view in enumerate(views):
+        left = BORDER + index * (side + BORDER)
+        pictures[:, BORDER:-BORDER, left : left + side] = _enlarged(view, side)
+    return pictures
+
+
+def _enlarged(frames: np.ndarray, side: int) -> np.ndarray:
+    """Frames (T, 3, h, w) as (T, side, side, 3)."""
+    rows, columns = (np.arange(side) * length // side for length in frames.shape[2:])
+    return frames.transpose(0, 2, 3, 1)[:, rows][:, :, columns]
+
+
+def gif(pictures: Sequence[np.ndarray], durations_ms: Sequence[int]) -> bytes:
+    """An endless GIF of (H, W, 3) uint8, each shown for so long.
+
+    One palette without dithering: what does not move costs no bytes.
+    """
+    from PIL import Image
+
+    arrays, plain = list(pictures), Image.Dither.NONE
+    sample = np.concatenate(arrays[:: max(1, len(arrays) // 12)] + arrays[-1:])
+    palette = Image.fromarray(sample).quantize(_COLOURS, dither=plain)
+    first, *others = (
+        Image.fromarray(one).quantize(palette=palette, dither=plain) for one in arrays
+    )
+    out = io.BytesIO()
+    options = {"save_all": True, "append_images": others, "loop": 0}
+    first.save(out, "GIF", duration=list(durations_ms), **options)
+    return out.getvalue()
 
 
 def write_video(frames: np.ndarray, path: Path, fps: float, magnify: int) -> None:

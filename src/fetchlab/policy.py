@@ -1,0 +1,261 @@
+"""A policy that leaves its run: exported to a folder, and put together again from it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from fetchlab import __version__, config
+from fetchlab.algos.off_policy import OffPolicy
+from fetchlab.build import build_module, task_spec
+from fetchlab.callbacks.evaluation import FILE_NAME
+from fetchlab.checkpoint.find import newest_policy
+from fetchlab.checkpoint.fingerprint import fingerprint
+from fetchlab.checkpoint.manifest import CheckpointError
+from fetchlab.checkpoint.torch_io import load_weights
+from fetchlab.durable import write_text
+from fetchlab.envs.goal_env import open_env
+from fetchlab.errors import ConfigError, RunFailedError, require
+from fetchlab.export import files
+from fetchlab.export.acting import Acting, acting_weights, program
+from fetchlab.export.card import CURVE, card, curve_svg
+from fetchlab.preflight import numerics
+from fetchlab.preflight.sizes import learner_threads
+from fetchlab.run_folder import require_run, require_writable
+from fetchlab.schema import Run
+
+NAME = "exported"
+CARD = "README.md"
+FILES = (files.WEIGHTS, files.DESCRIPTION, files.PROGRAM, CARD, CURVE)
+#: What differs from run to run of one experiment, and what its command says by itself.
+_OF_THE_RUN = (
+    *("seed", "total_env_steps", "run_dir", "ckpt_path", "teacher", "experiment"),
+    "trusted_modules",
+)
+
+
+def export(
+    run_dir: str | Path,
+    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    with_program: bool = True,
+    trusted_modules: Sequence[str] = (),
+) -> Path:
+    """Write a run's policy as files that travel; returns their folder.
+
+    Args:
+        run_dir: a run's folder.
+        out: where to; None: ``RUN_DIR/policy``. An earlier export there is replaced.
+        checkpoint: folder of a checkpoint; None takes the newest valid one, as `evaluate_run` does.
+        with_program: also write ``policy.pt2``.
+        trusted_modules: that the run's configuration may name beside the project's.
+
+    Raises:
+        ConfigError: no run, no checkpoint of its networks, or a folder that cannot be written.
+        RunFailedError: no valid checkpoint, or a policy that cannot be traced.
+    """
+    run_dir = Path(run_dir)
+    require_run("run", run_dir)
+    cfg = config.stored(run_dir, trusted_modules)
+    run = config.check(cfg)
+    folder = run_dir / "policy" if out is None else Path(out)
+    _require_ours(folder)
+    numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
+    module = _module(run)
+    try:
+        path = newest_policy(run_dir / "checkpoints") if checkpoint is None else Path(checkpoint)
+        payload = load_weights(module, path)
+    except CheckpointError as error:
+        if checkpoint is None:
+            raise RunFailedError(str(error)) from error
+        expected = "a valid checkpoint of this run's networks"
+        raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
+    module.eval()
+    acting = _acting(run, module)
+    history = _plain(run_dir / FILE_NAME, list) or []
+    description = {
+        **_what_it_is(run, cfg, acting),
+        "env_steps": int(payload["env_steps"]),
+        "evaluation": _evaluation(run_dir, path.name, int(payload["env_steps"]), history),
+        "training": _training(run, cfg, run_dir, payload.get("record", {})),
+        "exported": _exported(),
+        "config": _travels(cfg),
+    }
+    for name in FILES:  # of an earlier export, which may have had others
+        (folder / name).unlink(missing_ok=True)
+    files.write_weights(folder, acting_weights(acting))
+    if with_program:
+        files.write_bytes(folder / files.PROGRAM, _program(acting))
+    if history:
+        write_text(folder / CURVE, curve_svg(history))
+    write_text(folder / CARD, card(description, history))
+    files.write_description(folder, description)
+    return folder
+
+
+def stored(
+    folder: Path, trusted: Sequence[str]
+) -> tuple[dict[str, Any], Callable[[OffPolicy], int]]:
+    """An exported policy's configuration, and what loads it and says its env steps.
+
+    Args:
+        folder: what `export` wrote, perhaps somewhere else: nothing in it is trusted.
+        trusted: modules that it may name beside the project's, from this command line.
+
+    Raises:
+        ConfigError: it is none, cannot work, or names what is not allowed; loading: it is damaged.
+    """
+    description = files.read_description(folder)
+    cfg = {**description["config"], "trusted_modules": [*trusted]}
+    run = config.check(cfg)
+
+    def load(module: OffPolicy) -> int:
+        files.put_weights(folder, _acting(run, module.eval()))
+        return int(description["env_steps"])
+
+    return cfg, load
+
+
+def _module(run: Run) -> OffPolicy:
+    with closing(open_env(task_spec(run, render=False), render=False)) as env:
+        return build_module(run, env.env_spec)
+
+
+def _acting(run: Run, module: OffPolicy) -> Acting:
+    pixels, channels = run.obs.pixels, 3 * run.obs.frame_stack
+    images = None if pixels is None else (channels, pixels.image_size, pixels.image_size)
+    return Acting(module, images)
+
+
+def _program(acting: Acting) -> bytes:
+    try:
+        return program(acting)
+    except Exception as error:  # whatever torch.export cannot follow in a user's own algorithm
+        reason = " ".join(str(error).split())[:300]
+        raise RunFailedError(
+            f"act cannot be traced by torch.export ({reason}); program=false leaves policy.pt2 out"
+        ) from error
+
+
+def _require_ours(folder: Path) -> None:
+    """Refuse a folder in which somebody else's files would be replaced."""
+    require_writable("out", folder, "choose another")
+    ours = (folder / files.DESCRIPTION).exists() or (folder / files.WEIGHTS).exists()
+    free = ours or not any(folder.iterdir())
+    require(free, "out", str(folder), "an empty folder, or an earlier export", "choose another")
+
+
+def _what_it_is(run: Run, cfg: Mapping[str, Any], acting: Acting) -> dict[str, Any]:
+    """What somebody needs who has only the files."""
+    spec = acting.module.agent.env_spec
+    kinds = {name: "uint8" if name == "pixels" else "float32" for name in acting.inputs}
+    action = {"name": "action", "shape": ["B", spec.action_dim], "dtype": "float32"}
+    return {
+        "experiment": run.experiment,
+        "seed": run.seed,
+        "algorithm": run.algo.target["_target_"].rpartition(".")[2],
+        "task": cfg["task"],
+        "inputs": [
+            {"name": name, "shape": ["B", *shape], "dtype": kinds[name]}
+            for name, shape in acting.inputs.items()
+        ],
+        "output": {**action, "range": [-1.0, 1.0]},
+        "proprio": list(spec.proprio),
+        "frame_stack": run.obs.frame_stack,
+        "camera": cfg["obs"]["pixels"] if "pixels" in acting.inputs else None,
+        "precision": run.trainer.precision if "pixels" in acting.inputs else "float32",
+    }
+
+
+def _evaluation(
+    run_dir: Path, name: str, env_steps: int, history: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """What is known of this checkpoint's success: by the most episodes that did not choose it."""
+    own = []
+    for path in sorted((run_dir / "evaluations").glob("*.json")):
+        found = _plain(path, dict) or {}
+        fair = str(found.get("seeds_are", "")).startswith("used neither")
+        same = found.get("checkpoint") == name and not found.get("changes")
+        if fair and same and not found.get("stochastic"):
+            own.append(found)
+    rows = [row for row in history if row["env_steps"] == env_steps]
+    if not own and not rows:
+        return None
+    chosen = max(own, key=lambda one: int(one["episodes"])) if own else rows[-1]
+    names = ("episodes", "success_rate", "success_rate_95", "return", "goal_distance_m")
+    told = "those of the evaluations in training, which chose the best checkpoint"
+    return {key: chosen[key] for key in names} | {"seeds_are": chosen.get("seeds_are", told)}
+
+
+def _training(
+    run: Run, cfg: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How it came about, as far as the run's folder tells; None is what it does not tell."""
+    summary = _plain(run_dir / "summary.json", dict) or {}
+    used = record.get("fingerprint", {})
+    return {
+        "command": command(run, cfg),
+        "wall_time_s": summary.get("wall_time_s"),
+        "device": used.get("device", summary.get("device")),
+        "processor": used.get("processor"),
+        "versions": used.get("versions"),
+    }
+
+
+def command(run: Run, cfg: Mapping[str, Any]) -> str:
+    """What starts this run again: its experiment, and where its configuration differs from that."""
+    parts = [f"experiment={run.experiment}", f"seed={run.seed}"]
+    parts.append(f"total_env_steps={run.total_env_steps}")
+    parts += ["teacher=TEACHER_RUN_DIR"] if run.teacher is not None else []
+    if run.experiment in config.names("experiment"):
+        composed, own = (_leaves(one) for one in (config.compose(run.experiment), cfg))
+        parts += [f"~{key}" for key in composed if key not in own]
+        for key, value in own.items():
+            if key not in composed or composed[key] != value:
+                sign = "" if key in composed else "+"
+                parts.append(shlex.quote(f"{sign}{key}={json.dumps(value)}"))
+    return " ".join(["python src/train.py", *parts])
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, without `_OF_THE_RUN`; a list is one value."""
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        if not prefix and name in _OF_THE_RUN:
+            continue
+        inner = isinstance(value, Mapping) and value
+        found |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
+
+
+def _exported() -> dict[str, Any]:
+    """By what it was exported."""
+    versions = fingerprint(workers=0, renderer="none", device="cpu")["versions"]
+    git = ["git", "-C", str(config.ROOT), "rev-parse", "HEAD"]
+    commit = None
+    with suppress(OSError):
+        done = subprocess.run(git, capture_output=True, text=True, check=False)
+        commit = done.stdout.strip() or None
+    return {"versions": {"fetchlab": __version__, **versions}, "commit": commit}
+
+
+def _travels(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what means something on one machine only."""
+    own: dict[str, Any] = {"run_dir": None, "ckpt_path": None, "trusted_modules": []}
+    teacher = cfg.get("teacher")
+    if isinstance(teacher, Mapping):
+        own["teacher"] = _travels(teacher)
+    return {**cfg, **own}
+
+
+def _plain(path: Path, kind: type) -> Any:
+    """What a JSON file holds; None where there is no such file, or something else in it."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, kind) else None
+    return None
