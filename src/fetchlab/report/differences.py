@@ -55,7 +55,7 @@ def _rows(key: str, values: list[Any]) -> list[Row]:
 
 
 def _text(value: Any, beside: Sequence[Any]) -> str:
-    """A value in a cell; of a mapping its class, and the arguments that classes share and differ in.
+    """A value in a cell; of a mapping its class, and what classes share and differ in.
 
     Args:
         value: one configuration's.
@@ -77,9 +77,9 @@ def _agree(name: str, beside: Sequence[Any]) -> bool:
 
 
 def plain(value: Any) -> str:
-    """A value as the command line has it."""
+    """A value nearly as the command line has it."""
     if isinstance(value, list):
-        return f"[{','.join(plain(item) for item in value)}]"
+        return f"[{', '.join(plain(item) for item in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)

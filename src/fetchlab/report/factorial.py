@@ -9,7 +9,7 @@ strata of the bootstrap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations, product
 
@@ -54,15 +54,17 @@ class Factorial:
     cells: Mapping[Cell, Group]
 
     @property
-    def missing(self) -> list[Cell]:
-        """Cells without an evaluation that its seeds share."""
-        every = product((0, 1), repeat=len(self.factors))
-        return [c for c in every if c not in self.cells or not len(self.cells[c].common_steps)]
-
-    @property
     def common_steps(self) -> np.ndarray:
         """Env steps at which every seed of every cell was evaluated."""
         return reduce(np.intersect1d, [group.common_steps for group in self.cells.values()])
+
+    def lacks(self) -> str | None:
+        """What is missing for its effects, in words; None where nothing is."""
+        every = product((0, 1), repeat=len(self.factors))
+        empty = [c for c in every if c not in self.cells or not self.cells[c].evaluated]
+        if empty:
+            return f"no evaluation of {'; '.join(map(self.name, empty))}"
+        return None if len(self.common_steps) else "no evaluation that all seeds share"
 
     def name(self, cell: Cell) -> str:
         """A cell's values."""
@@ -78,13 +80,17 @@ class Effect:
     estimate: float
     low: float
     high: float
+    of_several: bool = False
 
     @property
     def told(self) -> str:
-        """In words, whether it is there."""
-        if self.low > 0 or self.high < 0:
-            return "helps" if self.low > 0 else "harms"
-        return "cannot be told from none"
+        """In words, what the interval says."""
+        if self.low <= 0 <= self.high:
+            return "cannot be told from none"
+        good, bad = "helps", "harms"
+        if self.of_several:
+            good, bad = "each helps the other", "they get in each other's way"
+        return good if self.low > 0 else bad
 
 
 def find_factorial(groups: Sequence[Group]) -> Factorial | None:
@@ -129,7 +135,7 @@ def effects(design: Factorial, scores: Mapping[Cell, np.ndarray]) -> list[Effect
     """Main effects first, then interactions.
 
     Args:
-        design: with no cell missing.
+        design: that lacks nothing.
         scores: of each cell's seeds, (seeds,).
     """
     cells = list(scores)
@@ -140,7 +146,8 @@ def effects(design: Factorial, scores: Mapping[Cell, np.ndarray]) -> list[Effect
             # A difference of the means of two halves; an interaction: of such differences.
             weights = signs / 2 ** (len(design.factors) - size)
             name = " x ".join(_choice(design.factors[i]) for i in chosen)
-            found.append(contrast(name, [scores[cell] for cell in cells], weights))
+            one = contrast(name, [scores[cell] for cell in cells], weights)
+            found.append(replace(one, of_several=size > 1))
     return found
 
 

@@ -14,7 +14,6 @@ from fetchlab.durable import write_text
 from fetchlab.report import factorial, plots, study, tables, verdict
 from fetchlab.report.groups import Group
 from fetchlab.report.media import Video
-from fetchlab.report.tables import Table
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -138,36 +137,28 @@ def _factorial(groups: Sequence[Group]) -> dict[str, Any] | None:
     if design is None:
         return None
     title = " x ".join(str(factor) for factor in design.factors)
-    letters = study.lettered(design)
-    if missing := design.missing:
-        cells = "; ".join(design.name(cell) for cell in missing)
-        return {"title": title, "lines": [f"Not yet: no evaluation of {cells}."], "tables": []}
-    if not len(design.common_steps):
-        return {
-            "title": title,
-            "lines": ["Not yet: no evaluation that all seeds of all cells share."],
-            "tables": [],
-        }
-    end, way = factorial.at_the_end(design), factorial.on_the_way(design)
-    shared = design.common_steps
+    if (lacks := design.lacks()) is not None:
+        return {"title": title, "lines": [f"The data do not suffice yet: {lacks}."], "tables": []}
+    letters = study.lettered(design) or {}
+    shared, end = design.common_steps, factorial.at_the_end(design)
     last = shared[-factorial.LAST :]
-    found: list[Table] = [
-        tables.of_effects(
-            "Effects on success at the end",
-            factorial.effects(design, end),
-            f"Mean of the last {len(last)} evaluations that all seeds share, "
-            f"{int(last[0]):,} to {int(last[-1]):,} env steps. An effect is the difference that "
-            "the choice makes, averaged over the other choices; an interaction is how much the "
-            "one's effect changes with the other. Bootstrap over the seeds of each cell.",
-        ),
-        tables.of_effects(
-            "Effects on success along the way",
-            factorial.effects(design, way),
-            f"Mean of all {len(shared)} shared evaluations: who learned sooner.",
-        ),
-    ]
-    lines = study.judged(design, letters, end) if letters else []
-    return {"title": title, "lines": lines, "tables": found}
+    at_the_end = (
+        f"Mean of the last {len(last)} evaluations that all seeds share, {int(last[0]):,} to "
+        f"{int(last[-1]):,} env steps. An effect is the difference that a choice makes, averaged "
+        "over the other choices; an interaction is how much one's effect changes with the other. "
+        "Intervals: bootstrap over the seeds of each cell."
+    )
+    on_the_way = f"Mean of all {len(shared)} shared evaluations: who learned sooner."
+    sooner = factorial.effects(design, factorial.on_the_way(design))
+    return {
+        "title": title,
+        "lines": study.judged(design, letters, end) if letters else [],
+        "tables": [
+            tables.of_cells(design, end, letters),
+            tables.of_effects("Effects at the end", factorial.effects(design, end), at_the_end),
+            tables.of_effects("Effects on the way", sooner, on_the_way),
+        ],
+    }
 
 
 def _markdown_cell(text: str) -> str:

@@ -71,7 +71,7 @@ def judged(
     """Sentences: which row the data support, or that they do not suffice, and why.
 
     Args:
-        design: with no cell missing.
+        design: that lacks nothing.
         letters: of its cells, see `lettered`.
         scores: success of each cell's seeds, (seeds,).
     """

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fetchlab.durations import format_duration
 from fetchlab.report import verdict
+from fetchlab.report.bootstrap import bootstrap_interval
 from fetchlab.report.differences import ABSENT, NOT_OF_A_GROUP, Row, differing
-from fetchlab.report.factorial import Effect
+from fetchlab.report.factorial import Cell, Effect, Factorial
 from fetchlab.report.groups import Group
 from fetchlab.report.levels import LEVELS, RULE, cell
 from fetchlab.report.runs import StoredRun
@@ -95,6 +96,22 @@ def of_differences(groups: Sequence[Group]) -> Table | None:
 def of_keys(title: str, groups: Sequence[Group], rows: Sequence[Row]) -> Table | None:
     """A row for each key, a column for each configuration; None without rows."""
     return _keys(title, groups, rows)
+
+
+def of_cells(
+    design: Factorial, scores: Mapping[Cell, np.ndarray], letters: Mapping[str, Cell]
+) -> Table:
+    """One row a cell of a factorial: its letter or name, its values, what its seeds came to."""
+    named = {cell: letter for letter, cell in letters.items()}
+    rows = []
+    for cell in sorted(design.cells, key=lambda cell: (named.get(cell, ""), cell)):
+        ends = bootstrap_interval([scores[cell]], lambda drawn: drawn[0].mean(axis=1))
+        mean = verdict.percent_with_interval(float(scores[cell].mean()), *map(float, ends))
+        values = [factor.values[side] for factor, side in zip(design.factors, cell, strict=True)]
+        name = named.get(cell, design.cells[cell].label)
+        rows.append([name, *values, str(len(scores[cell])), mean])
+    header = ("cell", *map(str, design.factors), "seeds", "mean success at the end")
+    return Table("Cells", header, rows)
 
 
 def of_effects(title: str, found: Sequence[Effect], note: str) -> Table:

@@ -105,12 +105,13 @@ def of_group(group: Group) -> str:
     last = Counter(phases_of(run)[-1] for run in runs)
     rate, low, high = (float(one[-1]) for one in (curve.centre, curve.low, curve.high))
     word = _word(*last, rate) if len(last) == 1 else "seeds disagree"
-    counted = [f"{words} in {last[phase]}" for phase, words in COUNTED.items() if last[phase]]
+    each = [f"{words} in {last[phase]}" for phase, words in COUNTED.items() if last[phase]]
+    counted = ", ".join(each) if len(last) > 1 or last["converged"] else f"in {len(runs)}"
     late, unfinished = len(group.runs) - len(runs), [r.status for r in group.runs].count(UNFINISHED)
     more = [f"{late} more without an evaluation"] * bool(late)
     more += [f"{unfinished} still running or cut off"] * bool(unfinished)
     text = (
-        f"{word}: {percent(rate)} at {int(curve.steps[-1]):,} env steps, {', '.join(counted)} of "
+        f"{word}: {percent(rate)} at {int(curve.steps[-1]):,} env steps, {counted} of "
         f"{len(runs)} seeds ({group.centre_and_band()} {span(low, high)})"
     )
     return "; ".join([text, *more])
