@@ -104,12 +104,13 @@ def of_cells(
     """One row a cell of a factorial: its letter or name, its values, what its seeds came to."""
     named = {cell: letter for letter, cell in letters.items()}
     rows = []
-    for cell in sorted(design.cells, key=lambda cell: (named.get(cell, ""), cell)):
-        ends = bootstrap_interval([scores[cell]], lambda drawn: drawn[0].mean(axis=1))
-        mean = verdict.percent_with_interval(float(scores[cell].mean()), *map(float, ends))
-        values = [factor.values[side] for factor, side in zip(design.factors, cell, strict=True)]
-        name = named.get(cell, design.cells[cell].label)
-        rows.append([name, *values, str(len(scores[cell])), mean])
+    for place in sorted(design.cells, key=lambda one: (named.get(one, ""), one)):
+        seeds = scores[place]
+        ends = bootstrap_interval([seeds], lambda drawn: drawn[0].mean(axis=1))
+        mean = verdict.percent_with_interval(float(seeds.mean()), *map(float, ends))
+        values = [factor.values[side] for factor, side in zip(design.factors, place, strict=True)]
+        name = named.get(place, design.cells[place].label)
+        rows.append([name, *values, str(len(seeds)), mean])
     header = ("cell", *map(str, design.factors), "seeds", "mean success at the end")
     return Table("Cells", header, rows)
 
