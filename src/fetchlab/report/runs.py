@@ -71,6 +71,10 @@ class StoredRun:
     @cached_property
     def env_steps(self) -> int:
         """How far it has come, as far as its files tell."""
+        return max(self._logged_steps, int(self.summary.get(STEPS, 0)))
+
+    @property
+    def _logged_steps(self) -> int:
         logged = self.metrics[STEPS] if self.metrics else np.empty(0)
         return int(max([0, *logged[-1:], *self.steps[-1:]]))
 
@@ -106,9 +110,8 @@ class StoredRun:
     @property
     def status(self) -> str:
         """``finished``, ``stopped``, ``failed``, or `UNFINISHED`: it runs, or was cut off."""
-        told = self.summary.get("status")
-        older = self.summary.get(STEPS) != self.env_steps and self.env_steps > 0
-        return UNFINISHED if told is None or older else str(told)
+        gone_on = self._logged_steps > self.summary.get(STEPS, 0)
+        return UNFINISHED if gone_on else str(self.summary.get("status", UNFINISHED))
 
 
 def find_runs(key: str, asked: str | Sequence[str]) -> list[Path]:
@@ -240,6 +243,6 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
 
 def _summary(path: Path) -> dict[str, Any]:
     told = json.loads(path.read_text())
-    if not isinstance(told, dict):
-        raise ValueError("expected a mapping")
+    if not isinstance(told, dict) or not isinstance(told.get(STEPS), int):
+        raise ValueError(f"expected a mapping with {STEPS}")
     return told
