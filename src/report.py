@@ -35,43 +35,57 @@ LONGEST_NAME = 60
 def report(plain: dict[str, Any]) -> None:
     """Read the runs, draw, and say where."""
     asked, _ = entry.asked(plain, schema.Report)
-    two = asked.compare is not None
     expected, remedy = "one of runs and compare", "e.g. runs=logs/state_reach; --help has more"
-    require(two != (asked.runs is not None), "runs", asked.runs, expected, remedy)
-    require(
-        not two or len(asked.compare) == 2,
-        "compare",
-        asked.compare,
-        "two runs' folders",
-        "compare=[RUN_A,RUN_B]",
-    )
+    given = (asked.runs, asked.compare)
+    require(given.count(None) == 1, "runs", asked.runs, expected, remedy)
     from fetchlab.report import groups, page
     from fetchlab.report.runs import find_runs, read_runs
 
-    key, wanted = ("compare", asked.compare) if two else ("runs", asked.runs)
-    folders = find_runs(key, wanted)
-    if two:
-        says = "a run's folder each, not several"
-        require(len(folders) == 2, key, wanted, says, "give two different runs")
+    two = asked.compare is not None
+    folders = find_two(asked.compare) if two else find_runs("runs", asked.runs)
     runs, notes = read_runs(folders, config.config_hash)
     for line in [*notes, *(note for run in runs for note in run.notes)]:
         print(f"warning: {line}", file=sys.stderr)
-    whole = bool(runs) and (not two or len(runs) == 2)
-    require(whole, key, wanted, "runs that can be read", "see the lines above")
+    enough = len(runs) == 2 if two else bool(runs)
+    if not enough:
+        raise RunFailedError("nothing to draw: the configurations above cannot be read")
     found = groups.each_alone(runs) if two else groups.group_runs(runs)
     out = Path(asked.out) if asked.out is not None else default_out(found, two)
     require_writable("out", out, "choose another")
-    films, failed = filmed(found, out, asked.films)
-    shown = [found, notes + failed, embedded(films, out, asked.embed_mb)]
+    films, unfilmed = filmed(found, out, asked.films)
+    videos = embedded(films, out, asked.embed_mb)
     if two:
         from fetchlab.report.records import recorded
 
-        shown.insert(1, [recorded(run.folder) for run in runs])
-    drawn = page.of_two(*shown) if two else page.of_runs(*shown)
+        records = [recorded(run.folder) for run in runs]
+        drawn = page.of_two(found, records, notes + unfilmed, videos)
+    else:
+        drawn = page.of_runs(found, notes + unfilmed, videos)
     html, markdown = page.write(out, drawn)
     for one in drawn["verdicts"]:
         print(f"{one.label}: {one.text}")
     print(f"report: {html} (and {markdown.name})")
+
+
+def find_two(asked: Sequence[str]) -> list[Path]:
+    """The folders of two different runs.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    from fetchlab.report.runs import find_runs
+
+    key, example = "compare", "compare=[RUN_A,RUN_B]"
+    require(len(asked) == 2, key, asked, "two runs' folders", example)
+    folders = []
+    for one in asked:
+        runs = find_runs(key, one)
+        says = f"one run's folder, and it holds {len(runs)}"
+        require(len(runs) == 1, key, one, says, f"e.g. {quoted(runs[0])}")
+        folders += runs
+    same = folders[0].resolve() == folders[1].resolve()
+    require(not same, key, asked, "two runs' folders", "give two different runs")
+    return folders
 
 
 def default_out(found: Sequence[Any], two: bool) -> Path:

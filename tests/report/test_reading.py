@@ -1,4 +1,4 @@
-"""What a report makes of run folders: finished, running, broken, published; when, how far, a word."""
+"""What a report makes of run folders: finished, running, broken, published."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_runs_are_found_below_folders_by_globs_and_in_lists(tmp_path, cfg):
     assert find_runs("runs", str(tmp_path)) == [a, b, c]
     assert find_runs("runs", f"{tmp_path}/*/[ab]") == [a, b]
     assert find_runs("runs", [str(c), str(a), f"{tmp_path}/y"]) == [c, a]
-    with pytest.raises(ConfigError, match="runs='.*nothing': expected a run's folder"):
+    with pytest.raises(ConfigError, match=r"runs='.*nothing': expected a run's folder"):
         find_runs("runs", [str(a), str(tmp_path / "nothing")])
 
 

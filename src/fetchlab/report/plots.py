@@ -53,6 +53,7 @@ HOURS_FROM_S = 2 * 3600.0
 THOUSANDS, PERCENT = EngFormatter(sep=""), PercentFormatter(1.0, symbol=" %")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 MANY = 12  # curves: beyond, labels would cover each other
+UNSAID = ("Date", "Creator", "Format", "Type")  # of a file, not of an element in a page
 COMPARED = (
     ("success of evaluations", None),
     ("critic loss", LOSS),
@@ -214,7 +215,7 @@ def _svg(figure: Figure) -> str:
     """The figure as an element of a page, without what would tell when it was drawn."""
     figure.tight_layout()
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(stream, format="svg", metadata=dict.fromkeys(UNSAID))
     plt.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]
