@@ -26,7 +26,7 @@ from fetchlab.report.runs import LOSS, STEPS, StoredRun
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 INK, FAINT = "#222222", "#d9d9d9"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and is a tenth of the bytes
     "font.size": 10.5,
     "axes.titlesize": 11.5,
@@ -72,7 +72,7 @@ def curves(groups: Sequence[Group]) -> str:
     """Success over env steps and over wall time, and below it the critics' loss."""
     with plt.rc_context({**STYLE, "svg.hashsalt": "curves"}):
         # Names at the curves' ends take the room of a second column.
-        places = [["steps"], ["time"], ["loss"]]
+        places: Any = [["steps"], ["time"], ["loss"]]
         if len(groups) == 1:
             places = [["steps", "time"], ["loss", "loss"]]
         size = (WIDTH, HEIGHT * len(places))

@@ -150,7 +150,10 @@ def _undecided(one: Effect) -> bool:
 
 def _of_means(means: Mapping[str, float], flat: bool) -> str:
     """The row that the means alone would be, intervals aside."""
-    exact = {(a, b): Effect("", *[means[a] - means[b]] * 3) for a, b in combinations(means, 2)}
+    exact = {}
+    for a, b in combinations(means, 2):
+        known = means[a] - means[b]
+        exact[a, b] = Effect(f"{a} - {b}", known, known, known)
     rows: Sequence[Pattern] = [*TABLE, *([ALL_FLAT] if flat else [])]
     held = [row for row in rows if all(_holds(*one) for one in _relations(row, exact))]
     return f"{held[0]}" if held else f"no row of the table ({_listed(means)})"

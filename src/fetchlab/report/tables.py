@@ -42,8 +42,8 @@ def of_groups(groups: Sequence[Group]) -> Table:
         speed = _range(sorted(map(verdict.speed, group.runs)), lambda rate: f"{rate:,.0f}")
         seeds = ", ".join(str(run.seed) for run in group.runs)
         rows.append([group.label, seeds, text, at, time, speed])
-    header = ("configuration", "seeds", "success (95 % interval)", "at env steps", "time")
-    header += ("env steps/s",)
+    header = ["configuration", "seeds", "success (95 % interval)", "at env steps", "time"]
+    header += ["env steps/s"]
     bands = dict.fromkeys(group.centre_and_band() for group in groups)
     note = (
         f"Success at the last evaluation that all seeds share: {'; '.join(bands)}. With fewer than "
@@ -78,8 +78,8 @@ def of_runs(groups: Sequence[Group]) -> Table:
         for group in groups
         for run in group.runs
     ]
-    header = ("configuration", "seed", "status", "env steps", "time", "success (95 % interval)")
-    header += ("phases", "device", "folder")
+    header = ["configuration", "seed", "status", "env steps", "time", "success (95 % interval)"]
+    header += ["phases", "device", "folder"]
     note = (
         "Success of the last evaluation, with Wilson's interval of its episodes. An unfinished run "
         "has no summary for its last steps: it is still running, or was cut off."

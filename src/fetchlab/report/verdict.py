@@ -104,7 +104,7 @@ def of_group(group: Group) -> str:
         return f"{NOTHING}: no evaluation that its {len(group.runs)} seeds share"
     last = Counter(phases_of(run)[-1] for run in runs)
     rate, low, high = (float(one[-1]) for one in (curve.centre, curve.low, curve.high))
-    word = _word(*last, rate) if len(last) == 1 else "seeds disagree"
+    word = _word(next(iter(last)), rate) if len(last) == 1 else "seeds disagree"
     each = [f"{words} in {last[phase]}" for phase, words in COUNTED.items() if last[phase]]
     counted = ", ".join(each) if len(last) > 1 or last["converged"] else f"in {len(runs)}"
     late, unfinished = len(group.runs) - len(runs), [r.status for r in group.runs].count(UNFINISHED)
