@@ -22,7 +22,7 @@ GIF = ROOT / "docs" / "pixel_push_laptop.gif"
 BROWSER = shutil.which("chromium")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --hide-scrollbars"
 
-#: In Chromium's log of its network, of a request that a page from a file makes; its own have others.
+#: Where a page from a file asked for something, in Chromium's log of its network.
 ASKED_BY_A_PAGE = '"network_isolation_key":"file:'
 
 
