@@ -1,11 +1,12 @@
 # `make train` and `make test` set everything up first, on a fresh Debian or Ubuntu machine too.
 EXPERIMENT ?=
 ARGS ?=
+RUNS ?=
 VENV_PYTHON := .venv/bin/python
 BENCHES := state_vs_sb3 envs render replay update overhead profile_round startup safety scaling contention gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train demo test test-full bench check
+.PHONY: help setup train demo report results test test-full bench check
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +21,12 @@ train: setup ## what suits this machine, or EXPERIMENT=name; ARGS="seed=1 total_
 demo: setup ## play a published policy that sees: success with its interval, and a video
 	$(VENV_PYTHON) src/evaluate.py policy=docs/results/pixel_push_laptop/seed1/policy out=logs/demo \
 		episodes=20 video=true $(ARGS)
+
+report: setup ## a page on runs: RUNS=logs/state_reach, a folder, glob or [list]
+	$(VENV_PYTHON) src/report.py $(RUNS:%=runs=%) $(ARGS)
+
+results: setup ## the table of docs/results.md, from the files in docs/results
+	$(VENV_PYTHON) scripts/results.py
 
 test: setup ## all tests but the long ones, at most 10 minutes on 2 cores
 	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal -m "not full"

@@ -14,7 +14,7 @@ PROJECT = "fetchlab"
 
 #: From the bottom up: a part may import itself and any layer below its own, nothing beside it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "patience", "durable", "random_states", "fields"}),
+    frozenset({"errors", "patience", "durable", "random_states", "fields", "durations"}),
     frozenset({"entries", "schedule", "statistics"}),
     frozenset({"schema"}),
     frozenset({"envs", "networks", "replay", "augment", "preflight"}),

@@ -10,7 +10,7 @@ import yaml
 
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
-from fetchlab.callbacks.throughput import format_duration
+from fetchlab.durations import format_duration
 from fetchlab.entries import ESTIMATED_GOAL, PIXELS
 from fetchlab.preflight.budget import format_bytes
 from fetchlab.preflight.numerics import emulation

@@ -283,3 +283,17 @@ class Export:
     program: bool
     hub: Annotated[str | None, Hint("e.g. hub=user/fetch-push", "user/name, or null")]
     trusted_modules: Modules
+
+
+RUNS = "runs' folders, folders with runs below them, or globs"
+
+
+@dataclass(frozen=True)
+class Report:
+    """``configs/report.yaml``."""
+
+    runs: Annotated[str | list[str] | None, Hint("runs=logs/state_reach, or runs=[A,B]", RUNS)]
+    compare: Annotated[list[str] | None, Hint("compare=[RUN_A,RUN_B]", "two runs' folders")]
+    out: Annotated[str | None, FOLDER]
+    films: Annotated[int, Min(0), Hint("films=0 for none", "how many configurations to film")]
+    embed_mb: Annotated[float, Min(0), Hint("embed_mb=0 links all videos")]

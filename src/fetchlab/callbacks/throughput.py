@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
+from fetchlab.durations import format_duration
 from fetchlab.fields import Above, Min
 
 if TYPE_CHECKING:
@@ -138,16 +139,3 @@ class TimeEstimate(Callback):
 def format_rate(rate: float) -> str:
     """Return a rate in whole numbers, or with two digits where that would be coarse."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a readable length of time: ``42 s``, ``7 min``, ``3 h 05 min``, ``2 d 4 h``."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24} h"

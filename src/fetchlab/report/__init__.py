@@ -1,0 +1,1 @@
+"""Read run folders, and say what they show: curves, tables, verdicts, one page."""
