@@ -1,0 +1,1 @@
+"""What runs have shown: curves read, compared and published."""
