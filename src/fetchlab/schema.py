@@ -185,6 +185,9 @@ class Callbacks:
     stopping: Target
     log_points: Target
     evaluation: Evaluation
+    # Before the progress, which says what they found, and before `extra`, which may act on it.
+    phases: Target | None
+    milestones: Target | None
     progress: Target | None
     time_estimate: Target | None
     extra: dict[str, Target]
