@@ -251,3 +251,11 @@ class Evaluate:
     seed: Annotated[int, Min(0)] | None
     video: bool
     trusted_modules: Modules
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Of ``configs/doctor.yaml`` what is not the run's own."""
+
+    seconds: Seconds
+    picture: Annotated[str | None, Hint("leave it out or give FILE.png", "a file, or null")]
