@@ -19,7 +19,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"schema"}),
     frozenset({"envs", "networks", "replay", "augment", "preflight"}),
     frozenset({"collect", "checkpoint"}),
-    frozenset({"algos", "callbacks", "loggers", "report", "export", "launchers"}),
+    frozenset({"report"}),  # which reads curves, for callbacks too
+    frozenset({"algos", "callbacks", "loggers", "export", "launchers"}),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 #: The entries (src/*.py), and the modules beside the packages that put the parts together.

@@ -24,6 +24,8 @@ from fetchlab.overrides import literal, one_line
 
 Result = TypeVar("Result")
 INTERRUPTED = 130
+#: Commands that take every key of a run.
+WHOLE = ("train", "doctor")
 
 
 def answer(job: Callable[[], Result]) -> Result:
@@ -66,7 +68,7 @@ def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str
     codes: list[Any] = []  # of each job, None while it runs and where all is well
 
     def refuse(error: Exception) -> NoReturn:
-        known = [] if name == "train" else keys(name)
+        known = [] if name in WHOLE else keys(name)
         print(f"error: {one_line(error, known)}", file=sys.stderr)
         sys.exit(2)
 
@@ -117,10 +119,19 @@ def asked(plain: dict[str, Any], section: Any) -> tuple[Any, dict[str, Any]]:
         says = "a key without + or ~, the run's own configuration is complete"
         require(override[0] not in "+~", key, text, says, "leave it out")
         given.append(key)
-    own = {name: plain[name] for name in kinds_of(section)}
-    Conform(section, AllowedTargets(frozenset())).check(own, section, "")
-    changes = {key: lookup(plain, key) for key in given if key not in own}
-    return instance(section, own), changes
+    changes = {key: lookup(plain, key) for key in given if key not in kinds_of(section)}
+    return own(plain, section), changes
+
+
+def own(plain: dict[str, Any], section: Any) -> Any:
+    """The command's own keys, checked, as the ``section`` that has them.
+
+    Raises:
+        ConfigError: for the first that does not fit.
+    """
+    given = {name: plain[name] for name in kinds_of(section)}
+    Conform(section, AllowedTargets(frozenset())).check(given, section, "")
+    return instance(section, given)
 
 
 def keys(name: str) -> list[str]:

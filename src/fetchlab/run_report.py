@@ -95,6 +95,7 @@ def summarize(run: Run, parts: Parts, evaluation: Evaluation, seconds: float) ->
         "grad_updates": updates,
         "success_rate": evaluation.history[-1]["success_rate"] if evaluation.history else None,
         "best_success_rate": evaluation.best if evaluation.history else None,
+        "phase": evaluation.history[-1].get("phase") if evaluation.history else None,
         "wall_time_s": seconds,
         "env_steps_per_s": steps / seconds,
         "grad_updates_per_s": updates / seconds,

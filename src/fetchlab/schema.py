@@ -185,6 +185,9 @@ class Callbacks:
     stopping: Target
     log_points: Target
     evaluation: Evaluation
+    # Before the progress, which says what they found, and before `extra`, which may act on it.
+    phases: Target | None
+    milestones: Target | None
     progress: Target | None
     time_estimate: Target | None
     extra: dict[str, Target]
@@ -297,3 +300,11 @@ class Report:
     out: Annotated[str | None, FOLDER]
     films: Annotated[int, Min(0), Hint("films=0 for none", "how many configurations to film")]
     embed_mb: Annotated[float, Min(0), Hint("embed_mb=0 links all videos")]
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Of ``configs/doctor.yaml`` what is not the run's own."""
+
+    seconds: Seconds
+    picture: Annotated[str | None, Hint("leave it out or give FILE.png", "a file, or null")]

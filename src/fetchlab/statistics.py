@@ -30,12 +30,22 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
     require(episodes >= 1, "episodes", episodes, "at least 1", "evaluate at least one episode")
     counted = 0 <= successes <= episodes
     require(counted, "successes", successes, f"between 0 and {episodes}", "count each episode once")
-    rate = successes / episodes
-    shrink = 1 + Z_95**2 / episodes
-    centre = (rate + Z_95**2 / (2 * episodes)) / shrink
-    spread = math.sqrt(rate * (1 - rate) / episodes + Z_95**2 / (4 * episodes**2))
-    half_width = Z_95 * spread / shrink
+    return score_interval(successes / episodes, episodes)
+
+
+def score_interval(rate: float, episodes: float, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's interval of any share in [0, 1], also of one that no whole count gives.
+
+    Args:
+        rate: Share of ``episodes``; of a known success rate, what so many episodes can show of it.
+        episodes: Above 0.
+        z: Standard errors to each side.
+    """
+    shrink = 1 + z**2 / episodes
+    centre = (rate + z**2 / (2 * episodes)) / shrink
+    spread = math.sqrt(rate * (1 - rate) / episodes + z**2 / (4 * episodes**2))
+    half_width = z * spread / shrink
     # The ends are exact where rounding would leave 1e-17 beside them.
-    low = 0.0 if successes == 0 else centre - half_width
-    high = 1.0 if successes == episodes else centre + half_width
+    low = 0.0 if rate == 0 else centre - half_width
+    high = 1.0 if rate == 1 else centre + half_width
     return low, high

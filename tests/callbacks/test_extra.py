@@ -120,12 +120,14 @@ def test_a_users_callback_logs_new_names_beside_a_model_checkpoint(
     assert [row["mine/epoch"] for row in rows(run_dir)] == ["60.0", "120.0", "180.0", "240.0"]
 
 
-@pytest.mark.parametrize("name", ["disk_watch", "progress", "time_estimate"])
+@pytest.mark.parametrize(
+    "name", ["disk_watch", "phases", "milestones", "progress", "time_estimate"]
+)
 def test_what_a_run_can_do_without_may_be_null(compose_run, name):
     from fetchlab import build, config
 
     run = config.check(compose_run("state_reach", f"callbacks.{name}=null"))
-    assert len(build._callbacks(run.callbacks)) == 6
+    assert len(build._callbacks(run.callbacks)) == 8
 
 
 def test_a_run_without_an_evaluation_says_so(compose_run, tmp_path):

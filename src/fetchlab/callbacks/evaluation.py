@@ -106,10 +106,10 @@ class Evaluation(pl.Callback):
             pl_module.train()
         self.history.append(describe(played, data.env_steps))
         self.kept = False
-        write_json(self._path, self.history)
         find(trainer, LogPoints).write(trainer, self._metrics())
         for callback in trainer.callbacks:
             callback.on_validation_end(trainer, pl_module)
+        write_json(self._path, self.history)  # with what they added
 
     def _metrics(self) -> dict[str, float]:
         newest = self.history[-1]

@@ -30,6 +30,7 @@ class LogPoints(pl.Callback):
 
     Attributes:
         latest: the newest value of every metric of this process.
+        row: the newest row; of a resumed run the same as of one that was never stopped.
         rows: how many it has written.
     """
 
@@ -40,6 +41,7 @@ class LogPoints(pl.Callback):
         self._rates = RateMeter()
         self._epoch_ends = False
         self.latest: dict[str, float] = {}
+        self.row: Mapping[str, float] = {}
         self.rows = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -74,6 +76,7 @@ class LogPoints(pl.Callback):
         row = {**module.pop_metrics(), **data.collector.means(), **rates, **extra}
         for logger in trainer.loggers:
             logger.log_metrics(row, step=data.env_steps)
+        self.row = row
         self.latest.update(row)
         trainer.callback_metrics.update({name: torch.tensor(row[name]) for name in row})
         self._tell_lightning(trainer)

@@ -21,7 +21,7 @@ from fetchlab.callbacks.throughput import ENV_RATE, format_duration, format_rate
 from fetchlab.fields import Above
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.live import Live
     from rich.progress import Progress, TaskID
@@ -35,8 +35,12 @@ SHOWN = (
 )
 
 
+#: Of a row that an evaluation wrote.
+EVALUATED = "eval/success_rate"
+
+
 class EnvStepProgress(Callback):
-    """Shows env steps done, success rates, losses, env steps/s and the time left.
+    """Shows env steps done, success rates, losses, phase, milestone, env steps/s, time left.
 
     A logging point is noticed by `LogPoints`' count of rows, so this callback belongs after it, and
     `Trainer` wants ``enable_progress_bar=False``.
@@ -94,11 +98,13 @@ class EnvStepProgress(Callback):
         logged = self._points.rows != self._rows_shown
         self._rows_shown = self._points.rows
         if self._bar is not None:
-            self._bar.draw(data.env_steps, metrics_text(metrics))
+            self._bar.draw(data.env_steps, coloured(metrics_text(metrics), said(trainer)))
             self._next_draw_s = time.monotonic() + self._refresh_s
         elif logged and data.env_steps > self._line_at and not self._console.is_interactive:
             self._line_at = data.env_steps
             line = plain_line(data.env_steps, data.total_env_steps, metrics)
+            if EVALUATED in self._points.row:
+                line = " | ".join([line, *(text for text, _ in said(trainer))])
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _close(self) -> None:
@@ -106,6 +112,17 @@ class EnvStepProgress(Callback):
             self._bar.close()
             self._bar = None
         self._next_draw_s = float("inf")
+
+
+def said(trainer: Any) -> list[tuple[str, str]]:
+    """What callbacks say of the newest evaluation, with a colour each: phase and milestone."""
+    each = [getattr(one, "said", ("", "")) for one in trainer.callbacks]
+    return [(text, colour) for text, colour in each if text]
+
+
+def coloured(text: str, said: Sequence[tuple[str, str]]) -> Text:
+    """One line of both."""
+    return Text(" | ").join([Text(text), *(Text(words, style) for words, style in said)])
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -155,12 +172,12 @@ class _Bar:
         self._live: Live = Live(self._progress, console=console, auto_refresh=False)
         self._live.start()
 
-    def draw(self, env_steps: int, text: str) -> None:
+    def draw(self, env_steps: int, text: Text) -> None:
         self._progress.update(self._task, completed=env_steps)
         speed = self._progress.tasks[0].speed
         if speed is not None:
             self._progress.update(self._task, rate=f"{format_rate(speed)}/s")
-        self._live.update(Group(self._progress, Text(text)), refresh=True)
+        self._live.update(Group(self._progress, text), refresh=True)
 
     def close(self) -> None:
         self._live.stop()

@@ -68,6 +68,9 @@ class TimeEstimate(Callback):
         instead: What to run instead, for example an experiment and its command; may be empty.
         console: Where to write; the standard output if None.
         clock: Monotonic seconds.
+
+    Attributes:
+        rate: Env steps/s from the first update on; None before they are measured.
     """
 
     def __init__(
@@ -90,11 +93,12 @@ class TimeEstimate(Callback):
         self._batch_end_s = 0.0
         self._between_epochs_s = 0.0
         self._updates_at_start = 0
+        self.rate: float | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure anew, also after a resume: the machine may be another."""
         self._done = False
-        self._first = None
+        self._first, self.rate = None, None
         self._between_epochs_s = 0.0
         self._updates_at_start = pl_module.grad_updates
 
@@ -114,10 +118,12 @@ class TimeEstimate(Callback):
             first_s, first_updates, first_env_steps = self._first
             seconds = now - first_s - self._between_epochs_s
             enough = updates - first_updates >= self._after_updates or seconds >= self._after_s
-            if enough and env_steps > first_env_steps and seconds > 0:
-                self._done = True
-                left = max(trainer.datamodule.total_env_steps - env_steps, 0)
-                self._speak(left, (env_steps - first_env_steps) / seconds)
+            if env_steps > first_env_steps and seconds > 0:
+                self.rate = (env_steps - first_env_steps) / seconds
+                if enough:
+                    self._done = True
+                    left = max(trainer.datamodule.total_env_steps - env_steps, 0)
+                    self._speak(left, self.rate)
         self._batch_end_s = now
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:

@@ -59,8 +59,11 @@ def run_memory_bytes(
 
 def largest_capacity(needed: int, free: int, capacity: int, bytes_per_transition: float) -> int:
     """The largest ``replay.capacity`` for which ``needed`` shrinks to ``free``; 0 if none does."""
-    if needed <= free:
-        return capacity
+    return min(capacity, fitting_capacity(needed, free, capacity, bytes_per_transition))
+
+
+def fitting_capacity(needed: int, free: int, capacity: int, bytes_per_transition: float) -> int:
+    """The ``replay.capacity`` for which ``needed`` shrinks or grows to ``free``; 0 if none does."""
     return max(0, capacity - math.ceil((needed - free) / bytes_per_transition))
 
 

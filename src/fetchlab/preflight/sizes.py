@@ -112,14 +112,19 @@ def check_fits(
     """
     if trains_on_cuda(run):
         memory.check_device(disk_bytes, bytes_per_transition)
-    present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
     check_budget(
         (run_dir / "replay").resolve(),  # which may be a link to another disk
-        max(disk_bytes - present, 0) + CHECKPOINT_BYTES,
+        disk_needed(run_dir, disk_bytes),
         memory.total_bytes(),
         min(run.replay.capacity, run.total_env_steps),
         bytes_per_transition,
     )
+
+
+def disk_needed(run_dir: Path, disk_bytes: int) -> int:
+    """What a run whose replay has so many bytes will still write into its folder."""
+    present = sum(file.stat().st_size for file in (run_dir / "replay").glob("*.bin"))
+    return max(disk_bytes - present, 0) + CHECKPOINT_BYTES
 
 
 class Memory:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from fetchlab.report.chance import chance_level
 from fetchlab.report.groups import Group
 from fetchlab.report.levels import reached
 from fetchlab.report.phases import read_phases
@@ -26,9 +27,10 @@ COUNTED = {
 
 def phases_of(run: StoredRun) -> list[str]:
     """One word for each of its evaluations: flat, climb, converged or collapsed."""
-    loss = run.at_evaluations(LOSS).tolist()
+    task, loss = run.config.get("task") or {}, run.at_evaluations(LOSS).tolist()
+    chance = chance_level(str(task.get("env_id")), int(task.get("max_episode_steps") or 0))
     return read_phases(
-        run.steps.tolist(), run.success.tolist(), run.episodes.tolist(), loss, chance=None
+        run.steps.tolist(), run.success.tolist(), run.episodes.tolist(), loss, chance
     )
 
 
