@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fetchlab import config
-from fetchlab.checkpoint.find import kind_of, newest_valid
+from fetchlab.checkpoint.find import kind_of, newest_policy
 from fetchlab.checkpoint.manifest import CheckpointError, validate
 from fetchlab.errors import ConfigError, require
 from fetchlab.run_folder import is_run, require_run
@@ -21,8 +21,8 @@ def with_teacher(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """A new run's configuration in which ``teacher`` is that run's, ``ckpt_path`` its checkpoint.
 
     Args:
-        cfg: plain; ``teacher`` is a run's folder, of which the newest valid checkpoint is taken, or
-            a checkpoint in one.
+        cfg: plain; ``teacher`` is a run's folder, of which the newest valid checkpoint is taken (the
+            best weights of a published run, which has no other), or a checkpoint in one.
 
     Raises:
         ConfigError: no run, no valid checkpoint, a teacher with a camera, or of another task; or a
@@ -60,7 +60,7 @@ def _found(given: str) -> tuple[Path, Path]:
     run_dir = path.parent.parent if inside else path
     require_run("teacher", run_dir)
     try:
-        checkpoint = path if inside else newest_valid(run_dir / "checkpoints")
+        checkpoint = path if inside else newest_policy(run_dir / "checkpoints")
         validate(checkpoint)
     except CheckpointError as error:
         raise ConfigError("teacher", given, "a valid checkpoint", str(error)) from error

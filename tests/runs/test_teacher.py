@@ -16,6 +16,7 @@ from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.errors import ConfigError
 from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start
+from fetchlab.teacher import with_teacher
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from run_hash import run_hash
@@ -86,6 +87,15 @@ def test_a_checkpoint_of_the_teachers_may_be_named(compose_run, teacher, tmp_pat
     (run_dir / "config.yaml").write_text(yaml.safe_dump({**whole, "teacher": stored}))
     with pytest.raises(ConfigError, match=r"^teacher.algo._target_='os.system': expected a target"):
         resume(run_dir, {"total_env_steps": 56}, force=False)
+
+
+def test_a_published_run_of_best_weights_alone_teaches(compose_run, teacher, tmp_path):
+    theirs = copy(teacher, tmp_path / "published")
+    for step in (theirs / "checkpoints").glob("step_*"):
+        shutil.rmtree(step)
+    best = newest_valid(theirs / "checkpoints", "best")
+    told = with_teacher(compose_run(*STUDENT, f"teacher={theirs}"))
+    assert told["teacher"]["ckpt_path"] == str(best)
 
 
 def edited(folder, change):
