@@ -21,8 +21,8 @@ def with_teacher(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """A new run's configuration in which ``teacher`` is that run's, ``ckpt_path`` its checkpoint.
 
     Args:
-        cfg: plain; ``teacher`` is a run's folder, of which the newest valid checkpoint is taken (the
-            best weights of a published run, which has no other), or a checkpoint in one.
+        cfg: plain; ``teacher`` is a run's folder, of which the newest valid checkpoint is taken
+            (the best weights of a published run, which has no other), or a checkpoint in one.
 
     Raises:
         ConfigError: no run, no valid checkpoint, a teacher with a camera, or of another task; or a
