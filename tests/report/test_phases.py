@@ -64,7 +64,7 @@ def test_cell_a_is_flat_for_long_and_climbs_while_the_study_watched():
     [
         ("pixel_push_laptop/seed0", 90_000, 100_000, "climb"),  # 70 % in one leap at 130k
         ("pixel_push_laptop/seed1", 60_000, 80_000, "converged"),
-        ("pixel_push_laptop_student/teacher", 130_000, 140_000, "converged"),
+        ("vector_push_laptop/seed0", 130_000, 140_000, "converged"),
     ],
 )
 def test_recorded_curves_of_push(run, began, said_at, last):

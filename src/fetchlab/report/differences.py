@@ -6,8 +6,11 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: What the seeds of a configuration may differ in, and its name.
-NOT_OF_A_GROUP = ("seed", "run_dir", "total_env_steps", "trusted_modules", "experiment")
+#: What the seeds of a configuration may differ in: its name, where it ran, what it is held against.
+NOT_OF_A_GROUP = (
+    *("seed", "run_dir", "total_env_steps", "trusted_modules", "experiment"),
+    *("collect.workers", "trainer.accelerator", "trainer.threads", "callbacks.milestones"),
+)
 TARGET, SILENT = "_target_", ("_target_", "_partial_")
 ABSENT = "-"
 _MISSING = object()
@@ -26,13 +29,24 @@ def differing(configs: Sequence[Mapping[str, Any]], ignore: Container[str] = ())
 
     Args:
         configs: plain.
-        ignore: keys of the top level to leave out.
+        ignore: dotted keys to leave out.
     """
-    names = dict.fromkeys(name for config in configs for name in config if name not in ignore)
+    names = dict.fromkeys(name for config in configs for name in config)
     rows = []
     for name in names:
-        rows += _rows(name, [config.get(name, _MISSING) for config in configs])
+        rows += _rows(name, [config.get(name, _MISSING) for config in configs], ignore)
     return rows
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what its seeds may differ in, but for its name."""
+    return {
+        name: {one: two for one, two in value.items() if f"{name}.{one}" not in NOT_OF_A_GROUP}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in config.items()
+        if name == "experiment" or name not in NOT_OF_A_GROUP
+    }
 
 
 def short(key: str) -> str:
@@ -40,8 +54,8 @@ def short(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _rows(key: str, values: list[Any]) -> list[Row]:
-    if all(_same(value, values[0]) for value in values):
+def _rows(key: str, values: list[Any], ignore: Container[str]) -> list[Row]:
+    if key in ignore or all(_same(value, values[0]) for value in values):
         return []
     alike = all(isinstance(value, Mapping) for value in values)
     if not alike or len({str(value.get(TARGET)) for value in values}) > 1:
@@ -50,7 +64,7 @@ def _rows(key: str, values: list[Any]) -> list[Row]:
     return [
         row
         for name in names
-        for row in _rows(f"{key}.{name}", [value.get(name, _MISSING) for value in values])
+        for row in _rows(f"{key}.{name}", [value.get(name, _MISSING) for value in values], ignore)
     ]
 
 

@@ -53,13 +53,13 @@ def cell(runs: Sequence[StoredRun], level: float) -> str:
     found = [one for one in (reached(run, level) for run in runs) if one is not None]
     if not found:
         return ABSENT
-    first, last = min(found, key=_steps), max(found, key=_steps)
+    first, last = min(found, key=_when), max(found, key=_when)
     text = _one(first) if len(found) == 1 else f"{_one(first)} to {_one(last)}"
     return text if len(found) == len(runs) else f"{text} ({len(found)} of {len(runs)} seeds)"
 
 
-def _steps(one: Reached) -> int:
-    return one.env_steps
+def _when(one: Reached) -> tuple[int, float]:
+    return one.env_steps, one.seconds
 
 
 def _one(one: Reached) -> str:

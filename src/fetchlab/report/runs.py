@@ -20,6 +20,7 @@ import numpy as np
 
 from fetchlab.checkpoint.safe_config import load_run_config
 from fetchlab.errors import ConfigError, require
+from fetchlab.report.differences import decisive
 
 CONFIG, METRICS, EVALUATION, SUMMARY = (
     *("config.yaml", "metrics.csv", "evaluation.json"),
@@ -179,7 +180,15 @@ def read_run(folder: Path, identity: Callable[[Mapping[str, Any]], str]) -> Stor
     metrics = attempt(_metrics, METRICS, {})
     summary = attempt(_summary, SUMMARY, {})
     return StoredRun(
-        folder, config, identity(config), steps, success, episodes, metrics, summary, notes
+        folder,
+        config,
+        identity(decisive(config)),
+        steps,
+        success,
+        episodes,
+        metrics,
+        summary,
+        notes,
     )
 
 

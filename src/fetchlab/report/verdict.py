@@ -30,7 +30,7 @@ def phases_of(run: StoredRun) -> list[str]:
     task, loss = run.config.get("task") or {}, run.at_evaluations(LOSS).tolist()
     chance = chance_level(str(task.get("env_id")), int(task.get("max_episode_steps") or 0))
     return read_phases(
-        run.steps.tolist(), run.success.tolist(), run.episodes.tolist(), loss, chance
+        run.steps.tolist(), run.success.tolist(), run.episodes.tolist(), loss, chance=chance
     )
 
 
