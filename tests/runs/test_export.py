@@ -64,6 +64,13 @@ def command(entry, capsys, monkeypatch, *args):
 
 
 @pytest.fixture(scope="module")
+def finished(finished, tmp_path_factory):
+    """That run as it ended: other tests evaluate it, and a card tells of such evaluations."""
+    own = tmp_path_factory.mktemp("own") / "run"
+    return Path(shutil.copytree(finished, own, ignore=shutil.ignore_patterns("evaluations")))
+
+
+@pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
     """By the run's folder: an agent from state, one that acts on an estimate, and a student."""
     runs = [finished, SEEING, RESULTS / "pixel_push_laptop_student/seed0"]

@@ -65,7 +65,10 @@ def test_a_student_stops_resumes_and_plays_without_its_teachers_folder(
     assert all(after[f"teacher.{name}"].equal(before[name]) for name in before)
     evaluation = json.loads((parts / "evaluation.json").read_text())[-1]
     played = evaluate_run(parts, 2, video=False, checkpoint=None, seed=0)
-    assert {key: played[key] for key in evaluation} == evaluation
+    of_the_curve = {"phase", "critic_loss"}
+    assert {
+        key: played[key] for key in evaluation.keys() - of_the_curve
+    }.items() <= evaluation.items()
     dense = {"task.env_id": "FetchPushDense-v4"}
     assert evaluate_run(parts, 1, False, None, changes=dense)["return"] > -10
 
