@@ -209,6 +209,13 @@ def test_seeds_that_disagree_are_counted(tmp_path, cfg, monkeypatch):
     )
 
 
+def test_seeds_that_all_rise_do_not_disagree():
+    (group,) = group_runs(read_runs(find_runs("runs", str(PUBLISHED)), config_hash)[0])
+    assert {verdict.phases_of(run)[-1] for run in group.runs} == {"climb", "converged"}
+    said = "learned: 94 % at 160,000 env steps, converged in 2, climbing in 1 of 3 seeds ("
+    assert verdict.of_group(group).startswith(said)
+
+
 def test_a_folder_that_was_moved_reads_the_same(tmp_path, cfg):
     folder = store(tmp_path / "a", cfg, climb(4, 0.9))
     moved = Path(shutil.move(folder, tmp_path / "b"))

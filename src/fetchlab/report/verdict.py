@@ -106,7 +106,7 @@ def of_group(group: Group) -> str:
         return f"{NOTHING}: no evaluation that its {len(group.runs)} seeds share"
     last = Counter(phases_of(run)[-1] for run in runs)
     rate, low, high = (float(one[-1]) for one in (curve.centre, curve.low, curve.high))
-    word = _word(next(iter(last)), rate) if len(last) == 1 else "seeds disagree"
+    word = _word(next(iter(last)), rate) if len(last) == 1 else _of_several({*last}, rate)
     each = [f"{words} in {last[phase]}" for phase, words in COUNTED.items() if last[phase]]
     counted = ", ".join(each) if len(last) > 1 or last["converged"] else f"in {len(runs)}"
     late, unfinished = len(group.runs) - len(runs), [r.status for r in group.runs].count(UNFINISHED)
@@ -122,6 +122,13 @@ def of_group(group: Group) -> str:
 def _word(phase: str, rate: float) -> str:
     learned = "learned" if rate >= LEARNED else "levelled off"
     return learned if phase == "converged" else COUNTED[phase]
+
+
+def _of_several(phases: set[str], rate: float) -> str:
+    """Of seeds in different phases: whether all are on their way is what tells them apart."""
+    if phases <= {"climb", "converged"}:
+        return "learned" if rate >= LEARNED else COUNTED["climb"]
+    return "seeds disagree"
 
 
 def _unfinished(run: StoredRun) -> str:
