@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from fetchlab import entry, schema
+from fetchlab import config, entry, schema
 
 HELP = """\
 Look at this machine and this configuration before a launch:
@@ -25,7 +25,8 @@ Examples:
 def doctor(plain: dict[str, Any]) -> None:
     """Print what was found; leave with 1 where it is no go."""
     asked = entry.own(plain, schema.Doctor)
-    cfg = {key: value for key, value in plain.items() if key not in (*vars(asked), "probe")}
+    _, run = config.split(plain)
+    cfg = {key: value for key, value in run.items() if key not in (*vars(asked), "probe")}
     from fetchlab.doctor import examine, show
 
     if not show(examine(cfg, asked.seconds, asked.picture, plain["probe"])):
