@@ -13,9 +13,8 @@ import yaml
 from rich.console import Console
 
 from fetchlab import doctor
-from fetchlab.config import check
 from fetchlab.algos.gradients import Reach
-from fetchlab.config import CONFIGS
+from fetchlab.config import CONFIGS, check
 from fetchlab.errors import ConfigError
 from fetchlab.preflight import budget
 
