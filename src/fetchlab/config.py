@@ -45,6 +45,7 @@ def compose(experiment: str, *overrides: str) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
+    register_resolvers()
     given = [f"experiment={experiment}", *overrides]
     # Another Hydra application may be calling: its state is put aside, and put back.
     outer = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
@@ -59,6 +60,23 @@ def compose(experiment: str, *overrides: str) -> dict[str, Any]:
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer
     return split(plain)[1]
+
+
+def register_resolvers() -> None:
+    """Let ``${milestones:NAME,KEY}`` be what ``configs/milestones/NAME.yaml`` has there.
+
+    No group of Hydra's: which one is chosen would have to be known before the experiment is, which
+    in a sweep is known last.
+    """
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("milestones", _milestones, replace=True)
+
+
+def _milestones(name: str | None, key: str) -> Any:
+    file = CONFIGS / "milestones" / f"{name}.yaml"
+    none: dict[str, Any] = {"table": [], "take_off_env_steps": None}
+    return (yaml.safe_load(file.read_text()) if file.is_file() else none)[key]
 
 
 def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +154,10 @@ def check(cfg: Mapping[str, Any]) -> schema.Run:
     _check_sizes(run)
     _check_inputs(run)
     _check_teacher(run, allowed)
+    of = run.callbacks.milestones_of
+    known = of in (None, run.experiment, *names("milestones"))
+    expected, remedy = "an experiment of configs/milestones, or null", "correct it"
+    require(known, "callbacks.milestones_of", of, expected, remedy)
     return run
 
 

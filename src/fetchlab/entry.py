@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab.checkpoint.safe_config import AllowedTargets
-from fetchlab.config import CONFIGS, lookup
+from fetchlab.config import CONFIGS, lookup, register_resolvers
 from fetchlab.conform import Conform, instance
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.fields import kinds_of
@@ -88,6 +88,7 @@ def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str
 
     sys.argv[1:] = literal(sys.argv[1:], paths)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let composition errors through, to print one line
+    register_resolvers()
     app = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(composed)
     try:
         answer(app)

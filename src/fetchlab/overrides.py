@@ -18,7 +18,6 @@ _APPEND = re.compile(r"use \+\S+?=(.*)", re.DOTALL)
 _TAKEN = re.compile(
     r"An item is already at '([^']+)'.*Either remove \+ prefix: '(.*?)'\n", re.DOTALL
 )
-_NO_EXPERIMENT = "Error resolving interpolation '${experiment}'"
 _SWEPT = re.compile(
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL
 )
@@ -82,8 +81,6 @@ def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
         name, _, value = swept[1].partition("=")
         remedy = f"{_quote(name, value)}, write a list as {name}=[a,b], or sweep with -m"
         return str(ConfigError(name, value, "one value", remedy))
-    if text.startswith(_NO_EXPERIMENT):  # whose milestones Hydra looks for first
-        return "You must specify 'experiment', e.g. experiment=NAME, or a sweep's: -m sweep=NAME"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         remedy = "restore what is missing, or give this key a value"
         return f"{error.full_key}: {text.splitlines()[0]}; {remedy}"

@@ -180,6 +180,7 @@ class Callbacks:
     log_every_env_steps: Count
     # Read by interpolation alone.
     progress_refresh_s: Annotated[float, Above(0)]
+    milestones_of: str | None
     keep_checkpoints: Annotated[int, Min(2), Hint("one may be damaged")]
     disk_watch: Target | None
     stopping: Target

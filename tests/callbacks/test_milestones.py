@@ -187,17 +187,21 @@ def test_a_table_that_cannot_be_read_is_one_line(table, words):
 
 
 def test_each_shipped_table_is_of_its_experiment_alone(compose_run):
-    shipped = {*names("milestones")} - {"none"}
+    shipped = {*names("milestones")}
     assert {"state_push", "pixel_push_nodrq", "vector_push"} < shipped
     for name in names("experiment"):
         node = compose_run(name)["callbacks"]["milestones"]
         assert bool(node["table"]) == (name in shipped), name
         Milestones(node["table"], node["take_off_env_steps"])
     assert shipped <= {*names("experiment")}
-    other = compose_run("pixel_push", "milestones=pixel_push_nodrq", "callbacks/extra=[stop_rule]")
+    of = "callbacks.milestones_of=pixel_push_nodrq"
+    other = compose_run("pixel_push", of, "callbacks/extra=[stop_rule]")
     check(other)
     assert other["callbacks"]["extra"]["stop_rule"]["take_off_env_steps"] == 1_000_000
-    assert (CONFIGS / "milestones" / "none.yaml").is_file()
+    none = compose_run("pixel_push_nodrq", "callbacks.milestones_of=null")
+    assert none["callbacks"]["milestones"]["table"] == []
+    with pytest.raises(ConfigError, match=r"milestones_of=.nope.: expected an experiment of"):
+        check(compose_run("pixel_push", "callbacks.milestones_of=nope"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 #: What the seeds of a configuration may differ in: its name, where it ran, what it is held against.
 NOT_OF_A_GROUP = (
     *("seed", "run_dir", "total_env_steps", "trusted_modules", "experiment"),
-    *("collect.workers", "trainer.accelerator", "trainer.threads", "callbacks.milestones"),
+    *("collect.workers", "trainer.accelerator", "trainer.threads"),
+    *("callbacks.milestones", "callbacks.milestones_of"),
 )
 TARGET, SILENT = "_target_", ("_target_", "_partial_")
 ABSENT = "-"
