@@ -23,6 +23,7 @@ from run_hash import run_hash
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
+CELLS = ("pixel_push_nodrq", "pixel_push_nodrq_noss", "pixel_push_noss", "pixel_push")
 TINY = (
     *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
     *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1"),
@@ -59,6 +60,18 @@ def multirun(*overrides, cwd=ROOT):
         text=True,
         check=False,
     )
+
+
+def test_a_sweep_whose_file_names_the_experiments_is_planned_from_the_command_line(tmp_path):
+    done = multirun("sweep=factorial_drq_ss", "seed=0", "algo.lr=-1", f"run_dir={tmp_path}")
+    assert done.returncode == 1
+    assert "4 runs in" in done.stdout and "0 to do" in done.stdout
+    *each, last = done.stderr.splitlines()
+    assert [f"(experiment={one})" in line for one, line in zip(CELLS, each, strict=True)] == [
+        True
+    ] * 4
+    assert all("lr=-1: expected 0 or more" in line for line in each)
+    assert last.startswith("error: 4 of 4 runs failed")
 
 
 def killed(*overrides, when):
