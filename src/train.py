@@ -26,7 +26,7 @@ experiment is one of
 sweep is one of
   {sweeps}
 
-Every key of configs/ can be given; `--cfg job` prints them all, resolved. Some examples:
+Every key of configs/ can be given; `--cfg job --resolve` prints them all. Some examples:
   python src/train.py experiment=state_reach
   python src/train.py experiment=state_push debug=default          # any experiment in under 30 s
   python src/train.py experiment=pixel_push pooling=flatten_linear seed=3 run_dir=logs/mine

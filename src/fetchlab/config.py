@@ -74,9 +74,13 @@ def register_resolvers() -> None:
 
 
 def _milestones(name: str | None, key: str) -> Any:
+    from omegaconf import OmegaConf
+
     file = CONFIGS / "milestones" / f"{name}.yaml"
     none: dict[str, Any] = {"table": [], "take_off_env_steps": None}
-    return (yaml.safe_load(file.read_text()) if file.is_file() else none)[key]
+    found = (yaml.safe_load(file.read_text()) if file.is_file() else none)[key]
+    # A plain list would do here, but not for Hydra's own `--resolve`.
+    return OmegaConf.create(found) if isinstance(found, list) else found
 
 
 def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:

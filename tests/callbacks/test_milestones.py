@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -265,3 +267,12 @@ def test_a_run_is_stopped_with_a_reason_and_goes_on_when_it_is_resumed(
     # Resumed, it has its patience once more.
     again = resume(cut, {}, force=False)
     assert (again["status"], again["env_steps"], again["phase"]) == ("stopped", 240, "flat")
+
+
+def test_hydra_prints_the_table_that_a_run_will_have():
+    command = [sys.executable, "src/train.py", "experiment=vector_push", "--cfg", "job"]
+    done = subprocess.run([*command, "--resolve"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = yaml.safe_load(done.stdout)["callbacks"]["milestones"]
+    shipped = yaml.safe_load((CONFIGS / "milestones" / "vector_push.yaml").read_text())
+    assert {key: printed[key] for key in shipped} == shipped
