@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from zipfile import ZipFile
 from types import ModuleType
 
 import pytest
@@ -117,6 +118,15 @@ def test_the_program_acts_as_the_policy_does_where_nothing_of_this_project_is(ex
         assert found["all"].abs().max() <= 1 and found["all"].std() > 0.05
         torch.testing.assert_close(found["all"], actions, rtol=0, atol=1e-5)
         torch.testing.assert_close(found["first"], actions[:1], rtol=0, atol=1e-5)
+
+
+def test_no_file_tells_where_it_was_made(exported):
+    shipped = RESULTS / "pixel_push_laptop/seed1/policy"
+    for folder in (*exported.values(), shipped):
+        with ZipFile(folder / "policy.pt2") as program:
+            parts = [program.read(name) for name in program.namelist()]
+        for part in (*parts, *(path.read_bytes() for path in folder.glob("*.[jm]*"))):
+            assert str(ROOT).encode() not in part
 
 
 def test_an_exported_policy_gives_the_runs_numbers_and_nothing_is_unpickled(
