@@ -10,8 +10,8 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from zipfile import ZipFile
 from types import ModuleType
+from zipfile import ZipFile
 
 import pytest
 import torch
