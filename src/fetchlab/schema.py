@@ -199,6 +199,8 @@ class Callbacks:
 class Run:
     """The whole."""
 
+    # First: other keys may be the experiment's name.
+    experiment: Annotated[str, Hint(GLOBAL, "an experiment's name")]
     task: Task
     obs: Obs
     encoder: Annotated[Target | None, Supplied(("in_channels", "image_size"))]
@@ -225,7 +227,6 @@ class Run:
     trainer: Trainer
     callbacks: Callbacks
     logger: dict[str, Target]
-    experiment: Annotated[str, Hint(GLOBAL, "an experiment's name")]
     seed: Annotated[int, Min(0), Hint("seed=0", "an integer from 0")]
     total_env_steps: Annotated[int, Min(1), Hint("2000000 is a full state run")]
     ckpt_path: Annotated[str | None, FOLDER]
