@@ -9,7 +9,7 @@ from pathlib import Path
 from fetchlab.checkpoint.find import newest_policy
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.errors import RunFailedError
-from fetchlab.play import evaluate_run
+from fetchlab.play import evaluate, request
 
 EPISODES = 3
 
@@ -34,10 +34,8 @@ def film(run_dir: Path, folder: Path, name: str) -> list[Path]:
     if made := sorted(folder.glob(f"{name}_*.mp4")):
         return made
     with tempfile.TemporaryDirectory(prefix="fetchlab-film-") as temporary:
-        copy = Path(temporary)
-        shutil.copy(run_dir / "config.yaml", copy)
-        shutil.copytree(policy, copy / "checkpoints" / policy.name)
-        played = evaluate_run(copy, EPISODES, video=True, checkpoint=None)
+        asked = request(run=str(run_dir), episodes=EPISODES, video=True, out=temporary)
+        (played,) = evaluate(asked, {})
         folder.mkdir(parents=True, exist_ok=True)
         for index, path in enumerate(played["videos"]):
             made.append(Path(shutil.move(path, folder / f"{name}_{index}.mp4")))
