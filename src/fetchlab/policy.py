@@ -18,7 +18,7 @@ from fetchlab.checkpoint.find import newest_policy
 from fetchlab.checkpoint.fingerprint import fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.torch_io import load_weights
-from fetchlab.durable import write_text
+from fetchlab.durable import write_bytes, write_text
 from fetchlab.envs.goal_env import open_env
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.export import files
@@ -90,7 +90,7 @@ def export(
         (folder / name).unlink(missing_ok=True)
     files.write_weights(folder, acting_weights(acting))
     if with_program:
-        files.write_bytes(folder / files.PROGRAM, _program(acting))
+        write_bytes(folder / files.PROGRAM, _program(acting))
     if history:
         write_text(folder / CURVE, curve_svg(history))
     write_text(folder / CARD, card(description, history))

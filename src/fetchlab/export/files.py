@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fetchlab.durable import write_json
+from fetchlab.durable import write_bytes, write_json
 from fetchlab.errors import ConfigError, require
 from fetchlab.export.acting import Acting, acting_weights
 
@@ -25,14 +25,6 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     """Write the weights, in one step."""
     plain = {name: one.contiguous() for name, one in weights.items()}
     write_bytes(folder / WEIGHTS, save(plain, {"format": "pt"}))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Create or replace ``path`` in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
