@@ -151,7 +151,8 @@ class Learner:
         module = build_module(typed(cfg), layout_of(cfg))
         if wrap is not None:
             for encoder in (module.agent.encoder, module.agent.encoder_target):
-                encoder.cnn = wrap(encoder.cnn)
+                if encoder is not None:  # algo.target_encoder=false has no second one
+                    encoder.cnn = wrap(encoder.cnn)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module = without_trainer(module.to(device))
 
