@@ -143,7 +143,11 @@ class Relabeller(Protocol):
     far, a plain int that a resumed run repeats exactly, for what changes as training goes on. It
     returns the goal's time (B,) int64: the row whose ``achieved_goal`` becomes the desired goal, in
     [1, length], or -1 to keep the episode's own goal.
+
+    ``unmet_only``: keep the episode's own goal too where the chosen one was met when it began.
     """
+
+    unmet_only: bool
 
     def __call__(
         self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int

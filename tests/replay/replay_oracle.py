@@ -27,6 +27,7 @@ class Kind(NamedTuple):
     goal_dim: int
     goal: slice | None  # of the state; None: achieved_goal is stored
     ends: bool  # whether reaching the goal ends an episode
+    still: bool = False  # whether nothing moves in every other episode
 
 
 SLICE = Kind(STATE_DIM, 3, slice(3, 6), ends=False)
@@ -85,9 +86,16 @@ class Episode:
         self.states, self.frames, self.actions, self.goals = [], [], [], []
         self.achieved = []
 
+    @property
+    def still(self):
+        """Whether it ends where it began, as far as goals can tell."""
+        return self.kind.still and self.number % 2 == 0
+
     def observe(self, rng):
         state = rng.normal(size=self.kind.state_dim).astype(np.float32)
         state[:3] = self.env, self.number, len(self.states)
+        if self.still and self.states:
+            state[self.kind.goal] = self.achieved[0]
         self.states.append(state)
         apart = rng.normal(size=2).astype(np.float32) if self.kind.goal is None else None
         self.achieved.append(state[self.kind.goal] if apart is None else apart)

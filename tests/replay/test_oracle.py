@@ -9,7 +9,7 @@ import pytest
 import torch
 from replay_oracle import KINDS, LONGEST, SLICE, Simulation, check_batch, filled, open_replay
 
-from fetchlab.replay.relabel import NoRelabel
+from fetchlab.replay.relabel import NoRelabel, UnmetFutureRelabel
 
 
 def simulation_for(replay, **options):
@@ -104,6 +104,20 @@ def test_no_relabel_keeps_every_goal(tmp_path):
     for _ in range(60):
         replay.extend(sim.step())
     assert set(check_batch(replay.sample(100), sim.snapshot(), stack=3)) == {-1}
+
+
+def test_goals_that_an_episode_began_at_are_passed_over(tmp_path):
+    kind = SLICE._replace(still=True)
+    replay = open_replay(tmp_path, k=UnmetFutureRelabel(4), pixels=False, kind=kind)
+    sim = simulation_for(replay, kind=kind)
+    for _ in range(60):
+        replay.extend(sim.step(pixels=False))
+    batch, episodes = replay.sample(4000), sim.snapshot()
+    times = np.array(check_batch(batch, episodes, stack=3))
+    still = np.array([episodes[number].still for number in check_batch_numbers(batch)])
+    assert 0.3 < still.mean() < 0.7
+    assert set(times[still]) == {-1}
+    assert abs((times[~still] != -1).mean() - 0.8) < 4 * np.sqrt(0.8 * 0.2 / (~still).sum())
 
 
 def test_transitions_are_drawn_uniformly(tmp_path):

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from fetchlab.replay.relabel import EpisodeRelabel, FinalRelabel, FutureRelabel, NoRelabel
+from fetchlab.replay.relabel import (
+    EpisodeRelabel,
+    FinalRelabel,
+    FutureRelabel,
+    NoRelabel,
+    UnmetFutureRelabel,
+)
 
-STRATEGIES = [FutureRelabel, FinalRelabel, EpisodeRelabel]
+STRATEGIES = [FutureRelabel, UnmetFutureRelabel, FinalRelabel, EpisodeRelabel]
 N = 40_000
 
 

@@ -31,6 +31,7 @@ class Hindsight(ABC):
     """
 
     draws = 2  # random numbers of a sample
+    unmet_only = False
 
     def __init__(self, k: float | Mapping[str, Any]) -> None:
         remedy = "the study used 4 and 8; relabel=none switches relabelling off"
@@ -63,6 +64,18 @@ class FutureRelabel(Hindsight):
         return t + 1 + where[0].mul_(length - t).long()
 
 
+class UnmetFutureRelabel(FutureRelabel):
+    """The same, but for goals that the episode began at: those samples keep their own goal.
+
+    Most early episodes never touch the object, so nearly all of their hindsight is "it is where it
+    always was". Critics that see take that for a reward of not seeing: where the arm hides the
+    object from the camera, the goal is likely one of hindsight, and met
+    (docs/what_makes_seeing_cheap.md).
+    """
+
+    unmet_only = True
+
+
 class FinalRelabel(Hindsight):
     """The episode's last row.
 
@@ -88,6 +101,8 @@ class EpisodeRelabel(Hindsight):
 
 class NoRelabel:
     """Keeps the episode's own goal; uses no random numbers."""
+
+    unmet_only = False
 
     def __call__(
         self, t: Tensor, length: Tensor, generator: torch.Generator, env_steps: int

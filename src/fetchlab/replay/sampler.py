@@ -74,6 +74,10 @@ class HindsightSampler(Sampler):
         goal_time = self._relabel(t, places.length, self._rng, self.env_steps)
         times = torch.stack((t + 1, goal_time.clamp_min(0)))
         achieved, hindsight = self._achieved(reader, places, times).unbind(0)
+        if self._relabel.unmet_only:
+            first = self._achieved(reader, places, torch.zeros_like(t))
+            best = self._compute_reward(hindsight, hindsight)
+            goal_time = goal_time.masked_fill(self._compute_reward(first, hindsight) >= best, -1)
         own = reader.vectors(DESIRED_GOAL, places, t)
         goal = torch.where(goal_time[:, None] < 0, own, hindsight)
         if reader.n_step > 1:
