@@ -35,13 +35,13 @@ def main() -> None:
     strict = yaml.safe_load((ROOT / "configs/obs/pixels_strict.yaml").read_text())["pixels"]
     near = Camera(**strict["camera"]), strict["show_goal"]
     rows = [
-        np.concatenate(pushing(Pixels(84, 1, camera, show_goal, "fast"), STEPS), axis=1)
+        np.concatenate(pushing(Pixels(84, 1, camera, {}, show_goal, "fast"), STEPS), axis=1)
         for camera, show_goal in ((None, True), near)
     ]
     save("what_the_agent_sees.png", enlarged(np.concatenate(rows), MAGNIFY))
     columns = []
     for size, supersample in ((16, 1), (16, 4), (32, 1), (32, 4)):
-        frames = pushing(Pixels(size, supersample, *near, "fast"), SMALL_STEPS)
+        frames = pushing(Pixels(size, supersample, near[0], {}, near[1], "fast"), SMALL_STEPS)
         columns.append(enlarged(np.concatenate(frames), SMALL_SIDE // size))
     save("small_images.png", np.concatenate(columns, axis=1))
 

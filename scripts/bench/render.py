@@ -41,7 +41,7 @@ def our_env(
     from fetchlab.schema import Camera, Pixels
 
     spec = None if camera is None else Camera(**camera)
-    pixels = Pixels(size, supersample, spec, True, quality)
+    pixels = Pixels(size, supersample, spec, {}, True, quality)
     return FetchEnv(TaskSpec(ENV_ID, EPISODE_STEPS, pixels))
 
 

@@ -185,7 +185,7 @@ def task_spec(run: Run, render: bool | None = None) -> TaskSpec:
     pixels = None
     if run.obs.sees_pixels if render is None else render:
         # A video of an agent without pixels: the usual picture.
-        pixels = run.obs.pixels or Pixels(84, 1, None, True, "fast")
+        pixels = run.obs.pixels or Pixels(84, 1, None, {}, True, "fast")
     return TaskSpec(pixels=pixels, **vars(run.task))
 
 
@@ -203,7 +203,7 @@ def replay_size(run: Run) -> ReplaySize:
 def row_spec(run: Run, spec: EnvSpec) -> RowSpec:
     """What one step of one environment stores."""
     pixels = run.obs.pixels if run.obs.sees_pixels else None
-    shape = None if pixels is None else (3, pixels.image_size, pixels.image_size)
+    shape = None if pixels is None else pixels.shape
     stored = spec.goal_slice is None
     return RowSpec(spec.state_dim, spec.goal_dim, spec.action_dim, stored, shape)
 
@@ -250,7 +250,7 @@ def _vision(run: Run, spec: EnvSpec) -> Vision | None:
         return None
     stack, trainer = run.obs.frame_stack, run.trainer
     assert pixels and run.encoder and run.pooling and run.feature_norm  # `config.check` saw to it
-    cnn = swap_in(run.encoder)(in_channels=3 * stack, image_size=pixels.image_size)
+    cnn = swap_in(run.encoder)(in_channels=pixels.shape[0] * stack, image_size=pixels.image_size)
     pooling = swap_in(run.pooling)(in_shape=cnn.out_shape)
     # By position: torch's own modules name this argument differently.
     encoder = PixelEncoder(cnn, pooling, swap_in(run.feature_norm)(pooling.out_dim))

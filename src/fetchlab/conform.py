@@ -22,9 +22,9 @@ from fetchlab.fields import (
     kinds_of,
     may_be_absent,
     members,
+    named_of,
     remedy,
     section_of,
-    swap_ins_of,
     unwrap,
     words,
 )
@@ -59,9 +59,9 @@ class Conform:
             self._section(value, section, kind, key)
         elif isinstance(value, Mapping) and Target in members(kind):
             self._swap_in(value, kind, key)
-        elif isinstance(value, Mapping) and swap_ins_of(kind):
+        elif isinstance(value, Mapping) and (held := named_of(kind)) is not None:
             notes = unwrap(kind)[1]
-            one = Annotated[(Target, *notes)] if notes else Target
+            one = Annotated[(held, *notes)] if notes else held
             for name, node in value.items():
                 self.check(node, one, join(key, name))
         else:
@@ -150,9 +150,12 @@ def instance(section: Any, value: Mapping[str, Any]) -> Any:
     """A section of a checked configuration as its dataclass; a `Target` stays a mapping."""
     kinds, made = kinds_of(section), {}
     for name, kind in kinds.items():
-        item, inner = value.get(name), section_of(kind)
-        whole = isinstance(item, Mapping) and inner is not None
-        made[name] = instance(inner, value[name]) if whole else item
+        item, inner, held = value.get(name), section_of(kind), named_of(kind)
+        if isinstance(item, Mapping) and inner is not None:
+            item = instance(inner, item)
+        elif isinstance(item, Mapping) and held not in (None, Target):
+            item = {one: instance(held, node) for one, node in item.items()}
+        made[name] = item
     if is_open(section):
         module, _, name = value["_target_"].rpartition(".")
         asked = [one.name for one in arguments(getattr(importlib.import_module(module), name))[0]]

@@ -103,10 +103,11 @@ def kinds_of(section: Any) -> dict[str, Any]:
     return {name: kind for name, kind in kinds.items() if name != "target" or not is_open(section)}
 
 
-def swap_ins_of(kind: Any) -> bool:
-    """Whether it is a mapping from names to swap-ins."""
+def named_of(kind: Any) -> Any:
+    """What a mapping by names holds, a `Target` or a section; None of all else."""
     base, _ = unwrap(kind)
-    return get_origin(base) is dict and get_args(base)[1] is Target
+    held = get_args(base)[1] if get_origin(base) is dict else None
+    return held if held is Target or is_dataclass(held) else None
 
 
 def checkable(kind: Any) -> Any:

@@ -93,7 +93,7 @@ def _for_people(run: Run, side: int) -> Run:
     """The agent's camera, or gymnasium's: larger, with shadows and the goal."""
     own = run.obs.pixels if run.obs.sees_pixels else None
     camera = None if own is None else own.camera
-    pixels = Pixels(side, 1, camera, show_goal=True, quality="reference")
+    pixels = Pixels(side, 1, camera, {}, show_goal=True, quality="reference")
     return replace(run, obs=replace(run.obs, frame_stack=1, pixels=pixels))
 
 

@@ -127,8 +127,10 @@ def _module(run: Run) -> OffPolicy:
 
 
 def _acting(run: Run, module: OffPolicy) -> Acting:
-    pixels, channels = run.obs.pixels, 3 * run.obs.frame_stack
-    images = None if pixels is None else (channels, pixels.image_size, pixels.image_size)
+    images = None
+    if run.obs.pixels is not None:
+        channels, height, width = run.obs.pixels.shape
+        images = channels * run.obs.frame_stack, height, width
     return Acting(module, images)
 
 

@@ -68,10 +68,21 @@ class Pixels:
         Camera | None,
         Hint("begin with obs=pixels_strict, whose camera can be changed key by key"),
     ]
+    more_cameras: Annotated[dict[str, Camera], Hint("begin with obs=pixels_strict_two, or use {}")]
     show_goal: Annotated[bool, Hint("false hides the goal marker")]
     quality: Annotated[
         Literal["fast", "reference"], Hint("fast is quicker, reference equals gymnasium's picture")
     ]
+
+    @property
+    def cameras(self) -> list[Camera | None]:
+        """All of them, in the order of a frame's channels."""
+        return [self.camera, *self.more_cameras.values()]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a frame: (3 V, H, W), one RGB picture for each of V cameras."""
+        return 3 * len(self.cameras), self.image_size, self.image_size
 
     @property
     def rendered_size(self) -> int:

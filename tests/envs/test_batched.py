@@ -18,7 +18,9 @@ from fetchlab.schema import Pixels
 
 N, LENGTH, STACK = 3, 5, 3
 SPEC = TaskSpec("FetchPush-v4", max_episode_steps=LENGTH, pixels=None)
-PIXELS = Pixels(image_size=20, supersample=2, camera=None, show_goal=True, quality="fast")
+PIXELS = Pixels(
+    image_size=20, supersample=2, camera=None, more_cameras={}, show_goal=True, quality="fast"
+)
 SEEDS = [31, 32, 33]
 
 

@@ -152,7 +152,10 @@ def test_one_that_cannot_be_saved_says_so():
         (toy("nan"), "finite observations"),
         (toy(proprio=[0, 2]), r"task.proprio=\(0, 2\): expected entries of a state of 2 numbers"),
         (toy(reward_range=[0, 1]), r"task.reward_range=\[0, 1\]: expected a range that holds"),
-        (TaskSpec(TOY, 5, Pixels(84, 1, None, True, "fast")), "obs.pixels=.*expected a Fetch task"),
+        (
+            TaskSpec(TOY, 5, Pixels(84, 1, None, {}, True, "fast")),
+            "obs.pixels=.*expected a Fetch task",
+        ),
     ],
 )
 def test_what_is_lacking_is_said_in_one_line(task, message):

@@ -32,7 +32,7 @@ INSIDE = Camera((1.3, 0.75, 0.45), 0.05, 200.0, 10.0)
 
 
 def make(env_id="FetchPush-v4", *, size=SIZE, block=1, camera=None, show_goal=True, quality="fast"):
-    return FetchEnv(TaskSpec(env_id, 50, Pixels(size, block, camera, show_goal, quality)))
+    return FetchEnv(TaskSpec(env_id, 50, Pixels(size, block, camera, {}, show_goal, quality)))
 
 
 def action(rng):
@@ -158,21 +158,38 @@ def test_fast_looks_like_reference():
     assert 0 < np.mean(differences) < 3  # of 255: edges without smoothing, nothing missing
 
 
+@pytest.mark.parametrize("quality", ["fast", "reference"])
+def test_each_camera_fills_its_own_channels(quality):
+    other = Camera(**{**vars(CLOSE), "azimuth": 90.0})
+    spec = Pixels(SIZE, 1, CLOSE, {"opposite": other, "own": None}, True, quality)
+    together = FetchEnv(TaskSpec("FetchPush-v4", 50, spec))
+    alone = [make(camera=camera, quality=quality) for camera in (CLOSE, other, None)]
+    assert together.reset(3).pixels.shape == spec.shape == (9, SIZE, SIZE)
+    for env in alone:
+        env.reset(3)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        a = action(rng)
+        frame, frames = together.step(a).obs.pixels, [env.step(a).obs.pixels for env in alone]
+        np.testing.assert_array_equal(frame, np.concatenate(frames))
+    assert (frames[0] != frames[1]).any()
+
+
 @pytest.mark.parametrize("camera", [None, CLOSE, INSIDE])
 def test_culling_changes_no_pixel(camera):
     env = make(camera=camera)
     renderer = env._renderer
-    culling, everything = renderer._culling, np.zeros_like(env._model.geom_group)
+    views, everything = renderer._views, np.zeros_like(env._model.geom_group)
     rng = np.random.default_rng(0)
     env.reset(0)
     hidden = 0
     for _ in range(20):
         frame = env.step(action(rng)).obs.pixels
         hidden = max(hidden, np.count_nonzero(env._model.geom_group))
-        renderer._culling = None
+        renderer._views = [(camera, None) for camera, _ in views]
         env._model.geom_group[:] = everything
         np.testing.assert_array_equal(env.render_frame(), frame)
-        renderer._culling = culling
+        renderer._views = views
     assert hidden >= 2  # at least the covered e-stop and laser
 
 
@@ -208,9 +225,9 @@ def object_pixels(env, place):
     frames = []
     for group in (0, rendering.HIDDEN_GROUP):
         shown = env._model.geom("object0").id
-        env._renderer._culling._shown[shown] = group
+        env._renderer._views[0][1]._shown[shown] = group
         frames.append(env.render_frame())
-    env._renderer._culling._shown[shown] = 0
+    env._renderer._views[0][1]._shown[shown] = 0
     return np.nonzero((frames[0] != frames[1]).any(axis=0))
 
 

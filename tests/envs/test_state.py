@@ -12,8 +12,8 @@ from fetchlab.schema import Pixels
 STEPS = 50
 KS = (1, 12, 23, 37, 50, 61)
 AHEAD = 52  # past the next reset, which continues the random stream
-PIXELS = Pixels(24, 1, None, True, "fast")
-SMOOTH = Pixels(16, 2, None, True, "fast")
+PIXELS = Pixels(24, 1, None, {}, True, "fast")
+SMOOTH = Pixels(16, 2, None, {}, True, "fast")
 
 
 @cache

@@ -37,8 +37,8 @@ def observation(cfg):
         "desired_goal": torch.rand((2, 3), generator=rng),
     }
     if obs["pixels"] is not None:
-        size = obs["pixels"]["image_size"]
-        shape = (2, 3 * obs["frame_stack"], size, size)
+        size, cameras = obs["pixels"]["image_size"], 1 + len(obs["pixels"]["more_cameras"])
+        shape = (2, 3 * cameras * obs["frame_stack"], size, size)
         entries["frames"] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
     return TensorDict(entries, [2])
 

@@ -47,7 +47,7 @@ def test_shapes_and_points_behind_the_camera():
 
 @pytest.mark.parametrize("camera", [None, CLOSE])
 def test_the_goal_marker_is_drawn_where_its_place_projects(camera):
-    env = FetchEnv(TaskSpec("FetchPush-v4", 50, Pixels(252, 1, camera, True, "fast")))
+    env = FetchEnv(TaskSpec("FetchPush-v4", 50, Pixels(252, 1, camera, {}, True, "fast")))
     measured = 0
     for seed in range(6):
         obs = env.reset(seed)

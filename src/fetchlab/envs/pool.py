@@ -81,8 +81,8 @@ class WorkerPool:
             os.close(memory)  # the mappings keep it alive
 
     def _start(self, task: TaskSpec, env_spec: EnvSpec, memory: int) -> None:
-        image_size = None if task.pixels is None else task.pixels.image_size
-        shape = (self.n_envs, len(self._shares), env_spec, image_size)
+        frame = None if task.pixels is None else task.pixels.shape
+        shape = (self.n_envs, len(self._shares), env_spec, frame)
         self.arrays = SharedArrays(memory, *shape)
         self.arrays.seed[:] = self.arrays.episode[:] = -1
         self._poll = select.poll()

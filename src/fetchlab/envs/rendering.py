@@ -25,7 +25,7 @@ from fetchlab.errors import require
 if TYPE_CHECKING:
     from gymnasium_robotics.envs.fetch import MujocoFetchEnv
 
-    from fetchlab.schema import Pixels
+    from fetchlab.schema import Camera, Pixels
 
 HIDDEN_GROUP = 5  # MuJoCo draws groups 0, 1 and 2, of geoms and of sites
 _MAX_GEOMS = 1000  # as gymnasium
@@ -33,7 +33,7 @@ _IMMOVABLE_DAMPING = 1e9  # the Fetch base slides with 1e11: less than a microme
 
 
 class FrameRenderer:
-    """One camera on one simulator. Needs an OpenGL backend, chosen by ``MUJOCO_GL`` before import.
+    """The cameras on one simulator. Needs an OpenGL backend, chosen by ``MUJOCO_GL`` before import.
 
     Args:
         inner: the unwrapped gymnasium-robotics environment. Its model's visual settings change, and
@@ -53,13 +53,7 @@ class FrameRenderer:
             model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
-        camera = mujoco.MjvCamera()
-        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-        place = DEFAULT_CAMERA_CONFIG if spec.camera is None else vars(spec.camera)
-        for name, value in place.items():
-            setattr(camera, name, value)
-        everything = mujoco.mjtCatBit.mjCAT_ALL
-        self._view = mujoco.MjvOption(), mujoco.MjvPerturb(), camera, everything
+        self._option, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._gl, self._context = _open_gl(model, size)
         self._free = weakref.finalize(self, _free_gl, self._gl, self._context)
         # At exit before EGL's own clean-up, which the context above registered: last in, first out.
@@ -67,12 +61,17 @@ class FrameRenderer:
         atexit.register(self._free)
         self._viewport = mujoco.MjrRect(0, 0, size, size)
         self._rgb, self._block = np.zeros((size, size, 3), np.uint8), spec.supersample
-        self._culling: ViewCulling | None = None
-        if fast:
-            self._culling = ViewCulling(model, self._scene, self._visible_groups())
+        self._shape = spec.shape
+        self._views: list[tuple[mujoco.MjvCamera, ViewCulling | None]] = []
+        for place in spec.cameras:
+            camera, culling = _free_camera(place), None
+            if fast:
+                shown = self._visible_groups(camera)
+                culling = ViewCulling(model, self._scene, shown)
+            self._views.append((camera, culling))
 
     def render(self) -> np.ndarray:
-        """Return a new (3, H, W) uint8 frame of the simulator's present state.
+        """Return a new (3 V, H, W) uint8 frame of the simulator's present state, view by view.
 
         As gymnasium's ``render`` this moves the goal marker and recomputes derived poses, hidden
         marker or not: where the gripper can open (PickAndPlace), an extra frame changes the
@@ -82,26 +81,30 @@ class FrameRenderer:
         offset = data.site_xpos[0] - model.site_pos[0]
         model.site_pos[self._goal_site] = self._inner.goal - offset
         refresh_poses(model, data)
-        if self._culling is not None:
-            self._culling.apply(data.geom_xpos)
-        self._draw()
-        # OpenGL's rows run upwards; images are (C, H, W) with rows running down.
-        picture = block_mean(self._rgb, self._block)[::-1]
-        return np.ascontiguousarray(picture.transpose(2, 0, 1))
+        frame = np.empty(self._shape, np.uint8)
+        for view, (camera, culling) in enumerate(self._views):
+            if culling is not None:
+                culling.apply(data.geom_xpos)
+            self._draw(camera)
+            # OpenGL's rows run upwards; images are (C, H, W) with rows running down.
+            picture = block_mean(self._rgb, self._block)[::-1]
+            frame[3 * view : 3 * view + 3] = picture.transpose(2, 0, 1)
+        return frame
 
     def close(self) -> None:
         """Free the OpenGL resources; rendering afterwards is an error."""
         self._free()
         atexit.unregister(self._free)
 
-    def _draw(self) -> None:
+    def _draw(self, camera: mujoco.MjvCamera) -> None:
         # Several environments of one process take turns, and EGL contexts unseat each other.
         self._gl.make_current()
-        mujoco.mjv_updateScene(self._model, self._data, *self._view, self._scene)
+        view = self._option, self._perturbation, camera, mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, self._data, *view, self._scene)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, None, self._viewport, self._context)
 
-    def _visible_groups(self) -> np.ndarray:
+    def _visible_groups(self, camera: mujoco.MjvCamera) -> np.ndarray:
         """The model's geom groups (ngeom,), less the geoms that can never be seen.
 
         A geom that cannot move and is covered by others that cannot move stays covered, whatever
@@ -114,7 +117,7 @@ class FrameRenderer:
         scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = 1
         scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
         refresh_poses(model, self._data)
-        self._draw()
+        self._draw(camera)
         scene.flags[:], model.geom_group[:] = flags, groups
         seen = set(np.unique(self._rgb.reshape(-1, 3) @ (1, 1 << 8, 1 << 16)).tolist())
         drawn = {
@@ -153,6 +156,15 @@ class ViewCulling:
         """Show the geoms whose sphere reaches into the view; ``geom_xpos`` (ngeom, 3), metres."""
         seen = (geom_xpos @ self._normals >= self._least).all(axis=1)
         self._group[:] = np.where(seen, self._shown, HIDDEN_GROUP)
+
+
+def _free_camera(place: Camera | None) -> mujoco.MjvCamera:
+    """A camera at that place, or gymnasium's."""
+    camera = mujoco.MjvCamera()
+    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+    for name, value in (DEFAULT_CAMERA_CONFIG if place is None else vars(place)).items():
+        setattr(camera, name, value)
+    return camera
 
 
 def block_mean(rgb: np.ndarray, block: int) -> np.ndarray:

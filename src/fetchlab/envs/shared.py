@@ -61,17 +61,22 @@ class SharedArrays:
     What the parent copies every round lies together: ``vector`` (N, D + G + 1) float32 holds the
     columns of `Rows` and the reward, ``flags`` (N, 4) bool terminated | truncated | done | success.
     ``now`` are its `Rows`; ``first`` are those of ``first_vector``, which has no reward: the next
-    episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are (N, 3, H, W)
+    episode's first observation, valid where done. ``pixels`` and ``first_pixels`` are (N, *frame)
     uint8, (N, 0) without a camera. ``seed``, ``episode`` (since that seed) and ``step`` (of that
     episode), each (N, 1) int64, and ``current`` (workers, 1) int64, the environment each worker is
     at, name the place of an error even when a worker cannot. ``memory`` is the mapping's file
-    descriptor, sized here; ``image_size`` is H = W, or None without a camera.
+    descriptor, sized here; ``frame`` is (3 V, H, W) of V cameras, None without.
     """
 
     def __init__(
-        self, memory: int, n_envs: int, workers: int, env_spec: EnvSpec, image_size: int | None
+        self,
+        memory: int,
+        n_envs: int,
+        workers: int,
+        env_spec: EnvSpec,
+        frame: tuple[int, int, int] | None,
     ) -> None:
-        image = (0,) if image_size is None else (3, image_size, image_size)
+        image = (0,) if frame is None else frame
         goals = env_spec.goal_dim * (2 if env_spec.goal_slice is None else 1)
         width = env_spec.state_dim + goals
         self._per_env = arrays = _lay_out(

@@ -115,11 +115,15 @@ def _input(one: Mapping[str, Any], description: Mapping[str, Any]) -> str:
 def _camera(pixels: Mapping[str, Any] | None) -> str:
     if pixels is None:
         return ""
-    place = pixels["camera"] or "gymnasium's own"
-    if isinstance(place, Mapping):
-        place = ", ".join(f"{key} {value}" for key, value in place.items())
+    places = [pixels["camera"] or "gymnasium's own", *pixels["more_cameras"].values()]
+    told = "; and, in the channels after its, ".join(
+        ", ".join(f"{key} {value}" for key, value in place.items())
+        if isinstance(place, Mapping)
+        else place
+        for place in places
+    )
     side, goal = pixels["image_size"], "shown" if pixels["show_goal"] else "not shown"
-    return f"The camera: {side}x{side} pixels; {place} (metres, degrees); the goal is {goal}.\n\n"
+    return f"The camera: {side}x{side} pixels; {told} (metres, degrees); the goal is {goal}.\n\n"
 
 
 def _precision(name: str) -> str:

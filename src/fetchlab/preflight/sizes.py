@@ -180,7 +180,7 @@ class Memory:
         """What updates hold beside the networks: batches, twice under a graph, and activations."""
         run, graphs, activations = self._run, self._run.trainer.cuda_graphs, 0
         if self._pixels is not None:
-            image = self._pixels.image_size**2
+            image = self._pixels.image_size**2  # of all cameras together: channels of one picture
             activations = ACTIVATION_BYTES_PER_PIXEL * image * run.algo.batch_size
         if graphs and trains_on_cuda(run):  # each keeps the memory that it was recorded with
             activations *= len(self._pieces)
@@ -192,5 +192,5 @@ class Memory:
         if self._pixels is not None:
             stack = run.obs.frame_stack
             frames = stack + 1 if run.algo.n_step == 1 else 2 * stack
-            per_sample = 3 * self._pixels.image_size**2 * frames
+            per_sample = math.prod(self._pixels.shape) * frames
         return per_sample * run.algo.batch_size * max(self._pieces, default=1)
