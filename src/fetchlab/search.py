@@ -80,7 +80,7 @@ def run_search(runs: Sequence[Planned]) -> int:
     optuna = _import_optuna()
     require_writable("run_dir", root, "choose another")
     with RunLock(root), StopFlag() as flag:
-        study = _Search(base, asked, optuna, launcher.cores_per_run)
+        study = Study(base, asked, optuna, launcher.cores_per_run)
         for job, code in launcher.launch(study.jobs(), flag, study.prunes):
             study.end(job, code, flag.stop)
         return study.report(flag)
@@ -98,7 +98,7 @@ class _Open:
     pruned: bool = False
 
 
-class _Search:
+class Study:
     """Asks Optuna for trials, and tells it what became of their runs.
 
     Raises:

@@ -23,7 +23,7 @@ from fetchlab.checkpoint.safe_config import AllowedTargets
 from fetchlab.config import typed
 from fetchlab.conform import Conform, instance
 from fetchlab.errors import ConfigError
-from fetchlab.search import JOURNAL, _Search, run_search
+from fetchlab.search import JOURNAL, Study, run_search
 from fetchlab.search_space import check_space, compose
 from fetchlab.sweep import Planned, folder_name
 
@@ -154,7 +154,7 @@ def play(base, curve_of, cut_at=None):
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     base.folder.parent.mkdir(exist_ok=True)
-    search = _Search(base, base.asked.search, optuna, 2)
+    search = Study(base, base.asked.search, optuna, 2)
     for job in search.jobs():
         lr = float(re.findall(r"algo\.lr=(\S+)", " ".join(job.command))[-1])
         job.folder.mkdir(exist_ok=True)
@@ -212,7 +212,7 @@ def test_a_cut_changes_no_trial_and_no_verdict(base, tmp_path):
 
 
 @needs_optuna
-def test_equal_trials_are_told_apart_and_equal_runs_trained_once(base):
+def test_equal_trials_are_told_apart_and_equal_runs_trained_once(base, compose_run):
     made = base(asked(trials=4, space={"algo.lr": {"choices": [1e-3, 2e-3]}}))
     _, study = play(made, lambda lr: [0.5] * 3)
     assert [one["value"] for one in study["trials"]] == [0.5] * 4
@@ -223,6 +223,9 @@ def test_equal_trials_are_told_apart_and_equal_runs_trained_once(base):
         + [one for one in TINY if not one.startswith(("debug", "total"))]
         + ["algo.lr=0.001"]
     )
+    experiment, *others = shlex.split(study["best"]["command"])[2:]
+    full = compose_run(experiment.partition("=")[2], *others)
+    assert (full["total_env_steps"], full["algo"]["lr"]) == (6_000, 0.001)
 
 
 @needs_optuna
