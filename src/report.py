@@ -60,7 +60,10 @@ def report(plain: dict[str, Any]) -> None:
         records = [recorded(run.folder) for run in runs]
         drawn = page.of_two(found, records, notes + unfilmed, videos)
     else:
-        drawn = page.of_runs(found, notes + unfilmed, videos)
+        from fetchlab.report.search import of_searches
+
+        searches, unread = of_searches(folders)
+        drawn = page.of_runs(found, [*notes, *unfilmed, *unread], videos, searches)
     html, markdown = page.write(out, drawn)
     for one in drawn["verdicts"]:
         print(f"{one.label}: {one.text}")

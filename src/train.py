@@ -20,6 +20,7 @@ Either:    python src/train.py experiment=NAME run_dir=DIR resume=auto [KEY=VALU
            starts, continues, or returns where it is finished: the same command each time
 Sweep:     python src/train.py -m sweep=NAME, or -m experiment=NAME seed=0,1,2
            the same command again skips what is finished and continues the rest; launcher=slurm
+Search:    python src/train.py -m sweep=search/NAME
 
 experiment is one of
   {experiments}
@@ -64,9 +65,11 @@ def sweep() -> None:
 
     entry.launch("train", add)
     if runs:
+        from fetchlab.search import run_search
         from fetchlab.sweep import run_sweep
 
-        sys.exit(entry.answer(lambda: run_sweep(runs)))
+        run_list = run_sweep if runs[0].asked.search is None else run_search
+        sys.exit(entry.answer(lambda: run_list(runs)))
 
 
 def continue_run(plain: dict[str, Any]) -> None:

@@ -273,8 +273,10 @@ def _check_teacher(run: schema.Run, allowed: AllowedTargets) -> None:
 
 
 def names(group: str) -> list[str]:
-    """The choices of a group: its files' names."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """The choices of a group: its files' names, with folders of its own."""
+    folder = CONFIGS / group
+    files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+    return sorted(str(path.with_suffix("")) for path in files)
 
 
 def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:

@@ -253,6 +253,48 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Pruner:
+    """``search.pruner``: the median rule."""
+
+    startup_trials: Index
+    warmup_env_steps: Index
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number of ``search.space``; whole where both ends are."""
+
+    low: float
+    high: float
+    log: bool
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A choice of ``search.space``, of values that an override can have."""
+
+    choices: list[Any]
+
+
+@dataclass(frozen=True)
+class Search:
+    """``search``, which the files of ``configs/sweep/search`` set."""
+
+    trials: Count
+    seed: Index
+    startup_trials: Count
+    metric: Literal["success_rate", "return", "goal_distance_m"]
+    of: Literal["last", "best", "mean"]
+    direction: Literal["maximize", "minimize"]
+    pruner: Pruner | None
+    # Each an `Interval` or `Choices`, under the key that it is an override of.
+    space: Annotated[
+        dict[str, Any],
+        Hint("e.g. {algo.lr: {low: 1e-4, high: 1e-3, log: true}, encoder: {choices: [a, b]}}"),
+    ]
+
+
+@dataclass(frozen=True)
 class Start:
     """Of ``configs/train.yaml`` what is the command's, and no part of a run's configuration."""
 
@@ -262,6 +304,7 @@ class Start:
     force_resume: bool
     paths: Paths
     launcher: Annotated[dict[str, Any], Hint("launcher=local")]  # a sweep holds it to its target
+    search: Annotated[Search | None, Hint("sweep=search/reach")]
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from fetchlab.run_folder import ended, quoted, require_writable, summary_of
 from fetchlab.teacher import with_teacher
 
 #: What the command of one run does not take over from the sweep's.
-_OF_THE_SWEEP = ("run_dir", "resume", "launcher")
+_OF_THE_SWEEP = ("run_dir", "resume", "launcher", "search")
 _SHOWN_BYTES = 4096
 
 
@@ -83,17 +83,22 @@ def planned(plain: Mapping[str, Any]) -> Planned:
     root = Path(given or hydra.sweep.dir)
     if not given and (sweep := hydra.runtime.choices.get("sweep")):
         root /= sweep
-    name = f"{cfg['experiment']}_{config.config_hash(cfg)}_s{cfg['seed']}".replace("/", "_")
-    overrides = [one for one in hydra.overrides.task if _key(one) not in _OF_THE_SWEEP]
+    overrides = [one for one in hydra.overrides.task if section(one) not in _OF_THE_SWEEP]
     folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
     flags = [flag for folder in folders for flag in ("--config-dir", folder)]
     return Planned(
         cfg,
-        root.resolve() / name,
+        root.resolve() / folder_name(cfg),
         # A sweep's file may set more than the sweeper's parameters.
         (*flags, *overrides, "hydra.mode=RUN"),
         asked,
     )
+
+
+def folder_name(cfg: Mapping[str, Any]) -> str:
+    """Of a run: what its configuration and its seed alone decide."""
+    name = f"{cfg['experiment']}_{config.config_hash(cfg)}_s{cfg['seed']}"
+    return name.replace("/", "_")
 
 
 def run_sweep(runs: Sequence[Planned]) -> int:
@@ -102,12 +107,12 @@ def run_sweep(runs: Sequence[Planned]) -> int:
     Raises:
         ConfigError: for what no run could be started with.
     """
-    launcher = _launcher(runs[0].asked.launcher)
+    launcher = make_launcher(runs[0].asked.launcher)
     _refuse_twins(runs)
     for root in {one.folder.parent for one in runs}:
         require_writable("run_dir", root, "choose another")
-    left = [one for one in runs if not _done(one)]
-    jobs, causes = _jobs(left, launcher.cores_per_run)
+    left = [one for one in runs if not is_done(one)]
+    jobs, causes = plan_jobs(left, launcher.cores_per_run)
     where = ", ".join(sorted({quoted(one.folder.parent) for one in runs}))
     found = f"{len(runs) - len(left)} finished before, {len(jobs)} to do"
     print(f"sweep     {len(runs)} runs in {where}: {found}", flush=True)
@@ -115,17 +120,17 @@ def run_sweep(runs: Sequence[Planned]) -> int:
     with StopFlag() as flag:
         for job, code in launcher.launch(jobs, flag):
             name, run = job.folder.name, by_folder[job.folder]
-            if _done(run):
+            if is_done(run):
                 print(f"finished  {name}: {_result(job.folder)}", flush=True)
             elif not flag.stop:
-                causes[name] = _cause(job.folder, code)
+                causes[name] = cause_of(job.folder, code)
                 print(f"failed    {name}: {causes[name]}", flush=True)
     return _report(runs, causes, flag)
 
 
 def _report(runs: Sequence[Planned], causes: Mapping[str, str], flag: StopFlag) -> int:
     if flag.stop:
-        left = sum(not _done(one) for one in runs)
+        left = sum(not is_done(one) for one in runs)
         print(
             f"stopped by {flag.reason}, {left} runs are left: the same command goes on", flush=True
         )
@@ -142,7 +147,12 @@ def _report(runs: Sequence[Planned], causes: Mapping[str, str], flag: StopFlag) 
     return 1 if causes else 0
 
 
-def _launcher(node: Mapping[str, Any]) -> Launcher:
+def make_launcher(node: Mapping[str, Any]) -> Launcher:
+    """What ``launcher`` names.
+
+    Raises:
+        ConfigError: for a key that does not fit, or a launcher that cannot work here.
+    """
     targets = allowed_targets(config.CONFIGS)
     Conform(Target, targets).check(node, Target, "launcher")
     launcher: Launcher = swap_in(node)
@@ -158,7 +168,7 @@ def _refuse_twins(runs: Sequence[Planned]) -> None:
         require(not same, "sweep", " ".join(one.overrides), says, "leave one of them out")
 
 
-def _jobs(runs: Sequence[Planned], cores: int | None) -> tuple[list[Job], dict[str, str]]:
+def plan_jobs(runs: Sequence[Planned], cores: int | None) -> tuple[list[Job], dict[str, str]]:
     """What a launcher needs to know of each run, and by name why others cannot work.
 
     Raises:
@@ -210,7 +220,8 @@ def _needs(run: Planned, cores: int | None) -> _Needs:
     )
 
 
-def _done(run: Planned) -> bool:
+def is_done(run: Planned) -> bool:
+    """Whether it is finished, or ended by one of its callbacks."""
     return ended(run.folder, run.cfg["total_env_steps"]) is not None
 
 
@@ -221,7 +232,7 @@ def _result(folder: Path) -> str:
     return f"{success} after {summary['env_steps']:,} env steps"
 
 
-def _cause(folder: Path, code: int | None) -> str:
+def cause_of(folder: Path, code: int | None) -> str:
     """Why a run has not finished: its own last line, or what killed it."""
     where = f"see {quoted(folder / OUTPUT)}"
     if code is not None and code < 0:
@@ -243,5 +254,6 @@ def _own(run: Planned, runs: Sequence[Planned]) -> list[str]:
     return [shlex.quote(o) for o in run.overrides if not all(o in one.overrides for one in runs)]
 
 
-def _key(override: str) -> str:
+def section(override: str) -> str:
+    """Of an override: the first part of its key."""
     return override.partition("=")[0].lstrip("+~").partition(".")[0].partition("@")[0]

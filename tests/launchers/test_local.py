@@ -116,6 +116,24 @@ time.sleep(60)
     assert not (tmp_path / "1").exists()
 
 
+def test_a_job_is_asked_for_when_there_is_room_and_one_that_is_unwanted_ends(tmp_path):
+    stay = "import sys, time; open(sys.argv[1], 'w').write('there'); time.sleep(60)"
+    ended, asked = [], []
+
+    def jobs():
+        for name, code in (("first", STAY), ("unwanted", stay), ("last", STAY)):
+            asked.append((name, [*ended]))
+            yield job(tmp_path / name, code)
+
+    def unwanted(one):
+        return one.folder.name == "unwanted" and (one.folder / "seen").exists()
+
+    for one, code in Local(None, 1, 1).launch(jobs(), StopFlag(), unwanted):
+        ended.append((one.folder.name, code))
+    assert ended == [("first", 0), ("unwanted", -15), ("last", 0)]
+    assert asked == [("first", []), ("unwanted", ended[:1]), ("last", ended[:2])]
+
+
 def test_a_launcher_that_is_killed_takes_its_jobs_with_it(tmp_path):
     code = f"""
 import sys

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -45,35 +45,55 @@ class Local:
         self.cores_per_run, self._at_once = cores_per_run, runs_at_once
         self._runs_per_gpu = runs_per_gpu
 
-    def launch(self, jobs: Sequence[Job], flag: StopFlag) -> Iterator[tuple[Job, int | None]]:
-        """See `Launcher`; where ``flag`` asks for it, running jobs commit and end."""
-        waiting, running = list(jobs), list[_Running]()
+    def launch(
+        self,
+        jobs: Iterable[Job],
+        flag: StopFlag,
+        unwanted: Callable[[Job], bool] = lambda job: False,
+    ) -> Iterator[tuple[Job, int | None]]:
+        """See `Launcher`; where ``flag`` asks for it, running jobs commit and end.
+
+        The next job is asked for when a core is free for it, so that it may depend on those that
+        have ended.
+
+        Args:
+            jobs: in this order.
+            flag: asks all to end.
+            unwanted: asked of each running job, many times: whether it shall commit and end.
+        """
+        waiting, running, told = iter(jobs), list[_Running](), set[Job]()
         cores = sorted(os.sched_getaffinity(0))[: usable_cores()]
         memory = available_memory_bytes()
-        gpus = _gpus() * self._runs_per_gpu if any(job.gpu for job in jobs) else []
-        at_once, told = self._at_once or len(waiting), False
+        gpus = _gpus() * self._runs_per_gpu
+        at_once = self._at_once or len(cores)
 
         def fits(job: Job) -> bool:
             taken = sum(one.job.memory_bytes for one in running)
             room = len(cores) >= job.cores and memory - taken >= job.memory_bytes
-            return not running or (room and len(running) < at_once and (bool(gpus) or not job.gpu))
+            return not running or (room and (bool(gpus) or not job.gpu))
 
+        def following() -> Job | None:
+            room = not running or (bool(cores) and len(running) < at_once)
+            return next(waiting, None) if room and not flag.stop else None
+
+        job = following()
         try:
-            while running or (waiting and not flag.stop):
-                while waiting and not flag.stop and fits(waiting[0]):
-                    job = waiting.pop(0)
+            while running or (job and not flag.stop):
+                while job and not flag.stop and fits(job):
                     own, cores = cores[: job.cores], cores[job.cores :]
                     gpu = gpus.pop(0) if job.gpu and gpus else None
                     running.append(_Running(job, _start(job, own, gpu), own, gpu))
-                if flag.stop and not told:
-                    told = True
-                    for one in running:
+                    job = following()
+                for one in running:
+                    if one.job not in told and (flag.stop or unwanted(one.job)):
+                        told.add(one.job)
                         one.process.terminate()
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
                     cores = sorted([*cores, *one.cores])
                     gpus += [] if one.gpu is None else [one.gpu]
                     yield one.job, one.process.returncode
+                job = job or following()
                 time.sleep(POLL_S)
         finally:
             for one in running:

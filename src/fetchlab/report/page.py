@@ -34,13 +34,19 @@ class Verdict:
         return f"{self.word}:{self.rest}"
 
 
-def of_runs(groups: Sequence[Group], notes: Sequence[str], videos: Sequence[Video]) -> dict:
+def of_runs(
+    groups: Sequence[Group],
+    notes: Sequence[str],
+    videos: Sequence[Video],
+    searches: Sequence[Mapping[str, Any]] = (),
+) -> dict:
     """What a report on any number of runs shows.
 
     Args:
         groups: at least one.
         notes: lines on what could not be read.
         videos: to show.
+        searches: that the runs belong to, see `fetchlab.report.search`.
     """
     differences = tables.of_differences(groups)
     shown = [tables.of_groups(groups), tables.of_levels(groups)]
@@ -50,6 +56,7 @@ def of_runs(groups: Sequence[Group], notes: Sequence[str], videos: Sequence[Vide
         "title": ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
         "figures": [plots.curves(groups)],
         "factorial": _factorial(groups),
+        "searches": searches,
         "tables": [*shown, tables.of_runs(groups)],
         **_common(groups, notes, videos),
     }
@@ -87,6 +94,7 @@ def of_two(
         "title": " against ".join(group.label for group in groups),
         "figures": [plots.curves(groups), plots.compare_figure(groups)],
         "factorial": None,
+        "searches": (),
         "tables": [*found, tables.of_levels(groups), tables.of_runs(groups)],
         **_common(groups, [*notes, *filter(None, [alike, same])], videos),
     }

@@ -17,7 +17,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from fetchlab.report.groups import Group
 from fetchlab.report.runs import LOSS, STEPS, StoredRun
@@ -128,6 +134,19 @@ def compare_figure(groups: Sequence[Group]) -> str:
             axes[0][index].set_title(f"{group.label}: {shown[0][0]}")
             axes[-1][index].set_xlabel("env steps")
         axes[0][0].yaxis.set_major_formatter(PERCENT)
+        return _svg(figure)
+
+
+def best_so_far(values: Sequence[tuple[int, float]], sought: str, higher: bool) -> str:
+    """A search: what each trial came to, by its number, and the best until then."""
+    with plt.rc_context({**STYLE, "svg.hashsalt": "search"}):
+        figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
+        numbers, found = zip(*values, strict=True)
+        best = (np.maximum if higher else np.minimum).accumulate(found)
+        axes.plot(numbers, found, "o", color=colour(0), ms=5)
+        axes.step(numbers, best, where="post", color=colour(1))
+        axes.set(title="Each trial, and the best so far", xlabel="trial", ylabel=sought)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return _svg(figure)
 
 
