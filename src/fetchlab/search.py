@@ -1,7 +1,6 @@
 """A search: Optuna proposes runs, the launcher executes them, the study is a folder of runs.
 
-Optuna directly, with its journal storage: Hydra's Optuna sweeper (1.3.0) demands Optuna below 3,
-and takes a whole batch of results at once, so that nothing is pruned and nothing resumed.
+Optuna directly, with its journal storage: Hydra's Optuna sweeper (1.3.0) demands Optuna below 3.
 
 The journal has every proposal before its run begins, and a run's folder all that it learned. The
 same command therefore keeps what has ended, continues the runs that were cut off, and proposes the
