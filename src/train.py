@@ -19,7 +19,8 @@ Continue:  python src/train.py resume=RUN_DIR [total_env_steps=M] [KEY=VALUE ...
 Either:    python src/train.py experiment=NAME run_dir=DIR resume=auto [KEY=VALUE ...]
            starts, continues, or returns where it is finished: the same command each time
 Sweep:     python src/train.py -m sweep=NAME, or -m experiment=NAME seed=0,1,2
-           the same command again skips what is finished and continues the rest; launcher=slurm
+           the same command again skips what is finished and continues the rest;
+           launcher=slurm or ray puts the runs on a cluster
 Search:    python src/train.py -m sweep=search/NAME
 
 experiment is one of

@@ -13,8 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from fetchlab.checkpoint.find import newest_valid
-from fetchlab.checkpoint.manifest import CheckpointError, read_manifest
+from fetchlab.checkpoint.find import env_steps_reached
 from fetchlab.durable import write_json
 from fetchlab.errors import RunFailedError
 
@@ -54,7 +53,7 @@ def require_progress(run_dir: Path, environment: Mapping[str, str] = os.environ)
     """
     if environment.get("SLURM_RESTART_COUNT", "0") == "0":
         return
-    job, steps = environment.get("SLURM_JOB_ID"), _env_steps(run_dir)
+    job, steps = environment.get("SLURM_JOB_ID"), env_steps_reached(run_dir)
     before = _restarts(run_dir, job)
     if before[-WITHOUT_PROGRESS:] == [steps] * WITHOUT_PROGRESS:
         raise RunFailedError(
@@ -72,11 +71,3 @@ def _restarts(run_dir: Path, job: str | None) -> list[int]:
         return list(found["env_steps"]) if found["job"] == job else []
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
-
-
-def _env_steps(run_dir: Path) -> int:
-    """Of the checkpoint that the run will go on from; 0 where there is none."""
-    try:
-        return read_manifest(newest_valid(run_dir / "checkpoints")).env_steps
-    except CheckpointError:
-        return 0

@@ -108,6 +108,14 @@ def newest_valid(folder: Path, kind: str = "step") -> Path:
     )
 
 
+def env_steps_reached(run_dir: Path) -> int:
+    """Of the checkpoint that the run will go on from; 0 where there is none."""
+    try:
+        return read_manifest(newest_valid(run_dir / "checkpoints")).env_steps
+    except CheckpointError:
+        return 0
+
+
 def newest_policy(folder: Path) -> Path:
     """`newest_valid` to play: weights alone where there is nothing to resume from, not even bad."""
     kinds = {kind_of(path) for path in folder.iterdir()} if folder.is_dir() else set()

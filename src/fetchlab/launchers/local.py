@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Annotated, NamedTuple
 
 from fetchlab.checkpoint.signals import StopFlag
 from fetchlab.fields import Min
-from fetchlab.launchers import OUTPUT, Job
+from fetchlab.launchers import Job
+from fetchlab.launchers.process import POLL_S, start
 from fetchlab.preflight.budget import available_memory_bytes
 from fetchlab.preflight.sizes import usable_cores
-
-POLL_S = 0.2
-_PR_SET_PDEATHSIG = 1
-#: Loaded here: a forked child must not have to.
-_LIBC = ctypes.CDLL(None)
 
 
 class Local:
@@ -82,7 +75,8 @@ class Local:
                 while job and not flag.stop and fits(job):
                     own, cores = cores[: job.cores], cores[job.cores :]
                     gpu = gpus.pop(0) if job.gpu and gpus else None
-                    running.append(_Running(job, _start(job, own, gpu), own, gpu))
+                    card = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+                    running.append(_Running(job, start(job, card, own), own, gpu))
                     job = following()
                 for one in running:
                     if one.job not in told and (flag.stop or unwanted(one.job)):
@@ -106,31 +100,6 @@ class _Running(NamedTuple):
     process: subprocess.Popen[bytes]
     cores: list[int]
     gpu: str | None
-
-
-def _start(job: Job, cores: list[int], gpu: str | None) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    environment.pop("SLURM_JOB_ID", None)  # not the run's to requeue: others are in that job, too
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / OUTPUT).open("ab") as output:
-        return subprocess.Popen(
-            job.command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            preexec_fn=partial(_tie, os.getpid(), cores),
-        )
-
-
-def _tie(parent: int, cores: list[int]) -> None:
-    """In the new process: die with the launcher, and keep to the cores."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was quicker
-        os._exit(1)
-    os.sched_setaffinity(0, cores)
 
 
 def _gpus() -> list[str]:

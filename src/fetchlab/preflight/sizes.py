@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from fetchlab.errors import require
+from fetchlab.preflight import CORES
 from fetchlab.preflight.budget import (
     COPIES_OF_PARAMETERS,
     check_budget,
@@ -68,9 +69,10 @@ def evaluation_workers(run: Run) -> int:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; SLURM binds a job to those it grants only where told to."""
-    bound, granted = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(bound, int(granted)) if granted.isdecimal() and int(granted) else bound
+    """Cores that this process may use; Ray binds none, SLURM those it grants only where told to."""
+    granted = [os.environ.get(name, "") for name in (CORES, "SLURM_CPUS_PER_TASK")]
+    told = [int(text) for text in granted if text.isdecimal() and int(text)]
+    return min([len(os.sched_getaffinity(0)), *told])
 
 
 def trains_on_cuda(run: Run) -> bool:

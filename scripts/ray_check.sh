@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Does launcher=ray keep its promise here? A small sweep on a cluster of two raylets, one of which is
+# killed in mid-run, must end with the files of the same sweep on this machine without Ray.
+#
+#   bash scripts/ray_check.sh DIR [-m OVERRIDE ...]    default: sweep=leak seed=0
+#
+# PYTHON is an interpreter with fetchlab[ray]. Ray's own files are in a temporary folder, and go.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly DIR=$(mkdir -p "${1:?a folder}" && cd "$1" && pwd)
+shift
+[ $# -gt 0 ] || set -- -m sweep=leak seed=0
+readonly SMALL=(debug=default total_env_steps=120 algo.batch_size=3 algo.utd_ratio=0.25
+  task.max_episode_steps=5 collect.n_envs=2 collect.workers=1 collect.learning_starts=20
+  replay.capacity=30 replay.margin_env_steps=30 callbacks.evaluation.every_env_steps=40
+  callbacks.evaluation.episodes=2 trainer=cpu trainer.threads=1)
+PYTHON=${PYTHON:-.venv/bin/python}
+readonly RAY=$(mktemp -d) ADDRESS=127.0.0.1:6399 # a socket's path has at most 107 characters
+
+say() { printf 'check     %s\n' "$*"; }
+
+node() { # start one of two cores, room for one run; $NODE is its process
+  local log
+  log=$(mktemp -p "$RAY")
+  "$PYTHON" -m ray.scripts.scripts start --block --num-cpus=2 --min-worker-port=0 --max-worker-port=0 --object-store-memory=80000000 \
+    --node-ip-address=127.0.0.1 --temp-dir="$RAY" --disable-usage-stats "$@" >"$log" 2>&1 &
+  NODE=$!
+  until grep -q "runtime started" "$log"; do
+    kill -0 $NODE || { cat "$log" && false; }
+    sleep 0.5
+  done
+}
+
+raylet() { # of this `ray start`
+  local child
+  for child in $(cat "/proc/$1/task/$1/children"); do
+    [ "$(cat "/proc/$child/comm")" != raylet ] || echo "$child"
+  done
+}
+
+in_mid_run() { # the folder of a run under this raylet that has a checkpoint and is not finished
+  local lock folder pid
+  for lock in "$DIR"/cluster/*/.lock; do
+    folder=$(dirname "$lock")
+    compgen -G "$folder/checkpoints/step_*[1-9]*" >/dev/null && [ ! -e "$folder/summary.json" ] || continue
+    read -r _ pid _ <"$lock"
+    if tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "RAY_RAYLET_PID=$1"; then echo "$folder"; fi
+  done 2>/dev/null
+}
+
+stop() {
+  kill $(jobs -p) || true
+  wait || true
+  rm -r "$RAY"
+} 2>/dev/null
+
+say "undisturbed, on this machine"
+"$PYTHON" src/train.py "$@" "${SMALL[@]}" run_dir="$DIR/local"
+
+say "on a cluster of two raylets"
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$("$PYTHON" -c "import secrets; print(secrets.token_hex())")
+trap stop EXIT
+node --head --port="${ADDRESS#*:}" --include-dashboard=false
+readonly HEAD=$NODE
+node --address="$ADDRESS"
+readonly SECOND=$NODE
+"$PYTHON" src/train.py "$@" "${SMALL[@]}" run_dir="$DIR/cluster" launcher=ray launcher.address="$ADDRESS" &
+readonly SWEEP=$!
+until run=$(in_mid_run "$(raylet $SECOND)" | head -n 1) && [ -n "$run" ]; do
+  kill -0 $SWEEP
+  sleep 0.1
+done
+say "kill -9 of the raylet under $(basename "$run")"
+kill -9 "$(raylet $SECOND)"
+wait $SWEEP
+
+hashes() {
+  local run
+  for run in "$1"/*/; do
+    "$PYTHON" scripts/run_hash.py "$run" | grep '"H"' | sed "s|^|$(basename "$run")|"
+  done
+}
+say "the runs are those of the undisturbed sweep:"
+diff <(hashes "$DIR/local") <(hashes "$DIR/cluster")
+hashes "$DIR/cluster"
