@@ -57,6 +57,12 @@ ROOT = Path(__file__).parents[2]
         ("encoder.strides=2", "encoder.strides=2: expected a list, each a whole number"),
         ("encoder.strides=[2,4]", r"encoder.strides=\[2, 4\]: expected at least one number from 1"),
         ("obs.pixels.camera=close", "obs.pixels.camera='close': expected null"),
+        ("+obs.pixels.more_cameras.side=near", r"side='near': expected the keys lookat, distance"),
+        ("+obs.pixels.more_cameras.side={distance:1}", "more_cameras.side.lookat=None: expected a"),
+        (
+            "obs=pixels_strict_two obs.pixels.more_cameras.opposite.elevation=down",
+            "more_cameras.opposite.elevation='down': expected a number",
+        ),
         ("task=fetch_push_dense algo.q_bounds=true", "algo.q_bounds=True: expected false"),
         ("algo.target_subset=3", "algo.target_subset=3: expected null or from 1 to algo.ensemble"),
         ("algo.n_step=3 algo.q_bounds=true", "algo.n_step=3: expected 1 with algo.q_bounds=true"),

@@ -10,7 +10,7 @@ import torch
 from known_specs import PUSH
 from tensordict import TensorDict
 
-from fetchlab.build import build_module, task_spec
+from fetchlab.build import build_module, row_spec, task_spec
 from fetchlab.config import typed
 from fetchlab.errors import ConfigError
 from fetchlab.run import start
@@ -116,6 +116,15 @@ def test_stacks_and_sizes_build(compose_run, stack, size):
     assert spec.pixels.image_size == size
     assert first_convolution(module).in_channels == 3 * stack
     assert module.act(observation(cfg)).shape == (2, 4)
+
+
+def test_more_cameras_are_more_channels_of_what_is_stored_and_encoded(compose_run):
+    run = typed(compose_run("pixel_push_strict", "obs=pixels_strict_two", "obs.frame_stack=2"))
+    opposite = run.obs.pixels.more_cameras["opposite"]
+    assert run.obs.pixels.cameras == [run.obs.pixels.camera, opposite]
+    assert opposite.azimuth == 90.0
+    assert row_spec(run, PUSH).pixels_shape == run.obs.pixels.shape == (6, 84, 84)
+    assert build_module(run, PUSH).agent.encoder.cnn[0].in_channels == 12
 
 
 def test_the_camera_from_the_command_line(compose_run):
