@@ -47,15 +47,17 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     common = (f"total_env_steps={asked.env_steps}", "trainer=cpu", "collect.n_envs=16")
+    cfgs = [compose(asked.experiment, *common, *variant.split()) for variant in asked.variants]
+    first = cfgs[0]
+    if any(cfg["obs"]["pixels"] != first["obs"]["pixels"] for cfg in cfgs):
+        parser.error("obs.pixels differs: variants learn from the same images; run them apart")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        first = compose(asked.experiment, *common, *asked.variants[0].split())
         first["collect"]["learning_starts"] = asked.env_steps
         moments = collect(first, asked.moments)
         parts = build_parts(typed(first), Path(folder))
         try:
             fill(parts, asked.env_steps)
-            for variant in asked.variants:
-                cfg = compose(asked.experiment, *common, *variant.split())
+            for variant, cfg in zip(asked.variants, cfgs, strict=True):
                 train(parts, cfg, moments, asked.updates, asked.every, variant)
         finally:
             parts.env.close()

@@ -11,14 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly DIR=$(mkdir -p "${1:?a folder}" && cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- -m sweep=leak seed=0
-readonly SMALL=(debug=default total_env_steps=120 algo.batch_size=3 algo.utd_ratio=0.25
-  task.max_episode_steps=5 collect.n_envs=2 collect.workers=1 collect.learning_starts=20
-  replay.capacity=30 replay.margin_env_steps=30 callbacks.evaluation.every_env_steps=40
-  callbacks.evaluation.episodes=2 trainer=cpu trainer.threads=1)
-PYTHON=${PYTHON:-.venv/bin/python}
+source scripts/small_sweep.sh
 readonly RAY=$(mktemp -d) ADDRESS=127.0.0.1:6399 # a socket's path has at most 107 characters
-
-say() { printf 'check     %s\n' "$*"; }
 
 node() { # start one of two cores, room for one run; $NODE is its process
   local log
@@ -75,12 +69,4 @@ say "kill -9 of the raylet under $(basename "$run")"
 kill -9 "$(raylet $SECOND)"
 wait $SWEEP
 
-hashes() {
-  local run
-  for run in "$1"/*/; do
-    "$PYTHON" scripts/run_hash.py "$run" | grep '"H"' | sed "s|^|$(basename "$run")|"
-  done
-}
-say "the runs are those of the undisturbed sweep:"
-diff <(hashes "$DIR/local") <(hashes "$DIR/cluster")
-hashes "$DIR/cluster"
+require_same "$DIR/local" "$DIR/cluster"

@@ -11,13 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly DIR=$(mkdir -p "${1:?a folder}" && cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- -m sweep=factorial_drq_ss seed=0
-readonly SMALL=(debug=default total_env_steps=120 algo.batch_size=3 algo.utd_ratio=0.25
-  task.max_episode_steps=5 collect.n_envs=2 collect.workers=1 collect.learning_starts=20
-  replay.capacity=30 replay.margin_env_steps=30 callbacks.evaluation.every_env_steps=40
-  callbacks.evaluation.episodes=2 trainer=cpu trainer.threads=1)
-PYTHON=${PYTHON:-.venv/bin/python}
+source scripts/small_sweep.sh
 
-say() { printf 'check     %s\n' "$*"; }
 checkpoint() { compgen -G "$DIR/cluster/*/checkpoints/step_000000040*" >/dev/null; }
 running() { squeue --noheader --states=RUNNING --format="$1" | head -n 1; }
 
@@ -44,12 +39,4 @@ sleep 12 # the controller has missed the node by then
 bash scripts/slurm_cluster.sh node "$DIR/slurm" "${node#n}"
 wait "$SWEEP"
 
-hashes() {
-  local run
-  for run in "$1"/*/; do
-    "$PYTHON" scripts/run_hash.py "$run" | grep '"H"' | sed "s|^|$(basename "$run")|"
-  done
-}
-say "the runs are those of the undisturbed sweep:"
-diff <(hashes "$DIR/local") <(hashes "$DIR/cluster")
-hashes "$DIR/cluster"
+require_same "$DIR/local" "$DIR/cluster"

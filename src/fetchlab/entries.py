@@ -7,7 +7,7 @@ updates in a round, ``E`` critics in the ensemble, ``S`` stacked frames, ``(C, H
 One environment step yields these entries (float32 unless said):
 
 ==================  ==================  =========================================================
-``pixels``          (3, H, W) uint8     one camera frame
+``pixels``          (C, H, W) uint8     one frame, C = 3 of each camera
 ``state``           (D,)                the simulator's observation vector
 ``proprio``         (P,)                the robot's own sensors, entries of ``state``
 ``achieved_goal``   (G,)                from ``state``, where it is a slice of it
@@ -125,7 +125,7 @@ class Augmentation(Protocol):
     """Images to images of the same shape and dtype: (B, C, H, W) uint8 -> (B, C, H, W) uint8.
 
     One random draw per image, the same for all its channels. ``shared_draw`` says what an image is
-    in an update. False: obs and next_obs (B, 3 S, H, W) are augmented one after the other, each
+    in an update. False: obs and next_obs (B, S C, H, W) are augmented one after the other, each
     with its own draws (DrQ). True: the block of frames that holds both, (B, 3 (S + 1), H, W) in the
     one-step case, is augmented once, and obs and next_obs are views of the result.
     """

@@ -102,3 +102,11 @@ def test_the_frame_tells_how_the_episode_stands(succeeds, colours):
     assert (pictures[:, inside, BORDER : BORDER + 12] == large.transpose(0, 2, 3, 1)).all()
     squares = small.transpose(0, 2, 3, 1).repeat(4, axis=1).repeat(4, axis=2)
     assert (pictures[:, inside, -BORDER - 12 : -BORDER] == squares).all()
+
+
+def test_each_camera_of_a_view_has_a_picture_of_its_own():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 9, 12, 12), np.uint8)
+    succeeds = np.zeros(4, bool)
+    together = side_by_side([frames], succeeds, side=12)
+    alone = [frames[:, :3], frames[:, 3:6], frames[:, 6:]]
+    np.testing.assert_array_equal(together, side_by_side(alone, succeeds, side=12))

@@ -186,7 +186,7 @@ def test_culling_changes_no_pixel(camera):
     for _ in range(20):
         frame = env.step(action(rng)).obs.pixels
         hidden = max(hidden, np.count_nonzero(env._model.geom_group))
-        renderer._views = [(camera, None) for camera, _ in views]
+        renderer._views = [(view, None) for view, _ in views]
         env._model.geom_group[:] = everything
         np.testing.assert_array_equal(env.render_frame(), frame)
         renderer._views = views

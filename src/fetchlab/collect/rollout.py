@@ -25,7 +25,7 @@ class Episodes:
     length_steps: Tensor  # int64
     first_success_step: Tensor  # int64, from 1; 0 where no step succeeds
     actions: list[Tensor]  # float32 (T, A) of each episode: with its seed, the episode itself
-    frames: list[Tensor]  # uint8 (T + 1, 3, H, W) of each episode, where they were asked for
+    frames: list[Tensor]  # uint8 (T + 1, C, H, W) of each episode, where they were asked for
     succeeds: list[Tensor]  # bool (T + 1,) of each of these frames
 
     @property

@@ -29,13 +29,15 @@ def side_by_side(views: Sequence[np.ndarray], succeeds: np.ndarray, side: int) -
     The frame is green while the episode succeeds, red at the end of one that does not, else grey.
 
     Args:
-        views: (T, 3, h, w) uint8 each; enlarged with nearest neighbour, so a pixel is a rectangle.
+        views: (T, 3 V, h, w) uint8 each, one picture for each of V cameras; enlarged with nearest
+            neighbour, so a pixel is a rectangle.
         succeeds: (T,) bool.
-        side: height and width of each view, pixels.
+        side: height and width of each picture, pixels.
 
     Returns:
         (T, H, W, 3) uint8.
     """
+    views = [one for view in views for one in np.split(view, view.shape[1] // 3, axis=1)]
     size = (side + 2 * BORDER, len(views) * (side + BORDER) + BORDER)
     pictures = np.empty((len(succeeds), *size, 3), np.uint8)
     colours = np.where(succeeds[:, None], SUCCEEDED, RUNNING)

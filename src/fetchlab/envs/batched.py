@@ -38,7 +38,7 @@ class BatchedGoalEnv(EnvBase):
     """N environments with batch size [N] on the CPU, stepped by worker processes.
 
     Entries: ``state`` (N, D), ``proprio`` (N, P), ``achieved_goal`` and ``desired_goal`` (N, G)
-    float32, ``pixels`` (N, 3, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an
+    float32, ``pixels`` (N, C, H, W) uint8 with a camera, ``success`` (N, 1) bool (False at an
     episode's start), ``reward`` (N, 1) float32, ``done | terminated | truncated`` (N, 1) bool;
     ``action`` (N, A) float32 in [-1, 1]. Returned tensors are copies: the next step leaves them
     alone.
@@ -227,7 +227,7 @@ def make_env(
     """Build the batched environment with everything an agent may see.
 
     Adds to `BatchedGoalEnv`'s entries ``episode_return`` (N, 1) float32, ``episode_length``
-    (N, 1) int64 and, with a camera, ``frames`` (N, 3 S, H, W) uint8.
+    (N, 1) int64 and, with a camera, ``frames`` (N, S C, H, W) uint8.
 
     ``base_env`` is the `BatchedGoalEnv`, which documents the arguments; ``frame_stack`` is S.
     """

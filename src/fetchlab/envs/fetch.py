@@ -129,7 +129,7 @@ class FetchEnv:
         return np.asarray(self._inner.compute_reward(achieved_goal, desired_goal, {}), np.float32)
 
     def render_frame(self) -> np.ndarray:
-        """Return a new (3, H, W) uint8 frame of the present state (see `FrameRenderer.render`)."""
+        """Return a new (C, H, W) uint8 frame of the present state (see `FrameRenderer.render`)."""
         if self._renderer is None:
             raise RuntimeError("this environment has no camera: build it with TaskSpec(pixels=...)")
         return self._renderer.render()

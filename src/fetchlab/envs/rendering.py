@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HIDDEN_GROUP = 5  # MuJoCo draws groups 0, 1 and 2, of geoms and of sites
 _MAX_GEOMS = 1000  # as gymnasium
+_View = tuple[mujoco.MjvOption, mujoco.MjvPerturb, mujoco.MjvCamera, mujoco.mjtCatBit]
 _IMMOVABLE_DAMPING = 1e9  # the Fetch base slides with 1e11: less than a micrometre per episode
 
 
@@ -53,7 +54,6 @@ class FrameRenderer:
             model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
-        self._option, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._gl, self._context = _open_gl(model, size)
         self._free = weakref.finalize(self, _free_gl, self._gl, self._context)
         # At exit before EGL's own clean-up, which the context above registered: last in, first out.
@@ -62,13 +62,12 @@ class FrameRenderer:
         self._viewport = mujoco.MjrRect(0, 0, size, size)
         self._rgb, self._block = np.zeros((size, size, 3), np.uint8), spec.supersample
         self._shape = spec.shape
-        self._views: list[tuple[mujoco.MjvCamera, ViewCulling | None]] = []
+        self._views: list[tuple[_View, ViewCulling | None]] = []
         for place in spec.cameras:
-            camera, culling = _free_camera(place), None
+            view, culling = _view(place), None
             if fast:
-                shown = self._visible_groups(camera)
-                culling = ViewCulling(model, self._scene, shown)
-            self._views.append((camera, culling))
+                culling = ViewCulling(model, self._scene, self._visible_groups(view))
+            self._views.append((view, culling))
 
     def render(self) -> np.ndarray:
         """Return a new (3 V, H, W) uint8 frame of the simulator's present state, view by view.
@@ -82,13 +81,13 @@ class FrameRenderer:
         model.site_pos[self._goal_site] = self._inner.goal - offset
         refresh_poses(model, data)
         frame = np.empty(self._shape, np.uint8)
-        for view, (camera, culling) in enumerate(self._views):
+        for nth, (view, culling) in enumerate(self._views):
             if culling is not None:
                 culling.apply(data.geom_xpos)
-            self._draw(camera)
+            self._draw(view)
             # OpenGL's rows run upwards; images are (C, H, W) with rows running down.
             picture = block_mean(self._rgb, self._block)[::-1]
-            frame[3 * view : 3 * view + 3] = picture.transpose(2, 0, 1)
+            frame[3 * nth : 3 * nth + 3] = picture.transpose(2, 0, 1)
         return frame
 
     def close(self) -> None:
@@ -96,15 +95,14 @@ class FrameRenderer:
         self._free()
         atexit.unregister(self._free)
 
-    def _draw(self, camera: mujoco.MjvCamera) -> None:
+    def _draw(self, view: _View) -> None:
         # Several environments of one process take turns, and EGL contexts unseat each other.
         self._gl.make_current()
-        view = self._option, self._perturbation, camera, mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, self._data, *view, self._scene)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._rgb, None, self._viewport, self._context)
 
-    def _visible_groups(self, camera: mujoco.MjvCamera) -> np.ndarray:
+    def _visible_groups(self, view: _View) -> np.ndarray:
         """The model's geom groups (ngeom,), less the geoms that can never be seen.
 
         A geom that cannot move and is covered by others that cannot move stays covered, whatever
@@ -117,7 +115,7 @@ class FrameRenderer:
         scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = 1
         scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
         refresh_poses(model, self._data)
-        self._draw(camera)
+        self._draw(view)
         scene.flags[:], model.geom_group[:] = flags, groups
         seen = set(np.unique(self._rgb.reshape(-1, 3) @ (1, 1 << 8, 1 << 16)).tolist())
         drawn = {
@@ -158,13 +156,14 @@ class ViewCulling:
         self._group[:] = np.where(seen, self._shown, HIDDEN_GROUP)
 
 
-def _free_camera(place: Camera | None) -> mujoco.MjvCamera:
-    """A camera at that place, or gymnasium's."""
+def _view(place: Camera | None) -> _View:
+    """All that a camera at that place sees, or gymnasium's, as MuJoCo's scenes take it."""
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     for name, value in (DEFAULT_CAMERA_CONFIG if place is None else vars(place)).items():
         setattr(camera, name, value)
-    return camera
+    everything = mujoco.mjtCatBit.mjCAT_ALL
+    return mujoco.MjvOption(), mujoco.MjvPerturb(), camera, everything
 
 
 def block_mean(rgb: np.ndarray, block: int) -> np.ndarray:

@@ -66,7 +66,7 @@ class Obs(NamedTuple):
     """One observation; the arrays are the caller's to keep.
 
     ``state`` (D,), ``achieved_goal`` and ``desired_goal`` (G,) float32, of Fetch tasks in metres,
-    ``pixels`` (3, H, W) uint8, or None without a camera.
+    ``pixels`` (C, H, W) uint8, or None without a camera.
     """
 
     state: np.ndarray

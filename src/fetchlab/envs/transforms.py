@@ -26,9 +26,9 @@ EPISODE_LENGTH = "episode_length"
 
 
 class StackFrames(Transform):
-    """Writes ``frames`` (N, 3 S, H, W) uint8: the newest S frames of this episode, oldest first.
+    """Writes ``frames`` (N, S C, H, W) uint8: the newest S frames of this episode, oldest first.
 
-    ``pixels`` (N, 3, H, W) stays the newest frame alone. Before an episode has S (``size``) frames,
+    ``pixels`` (N, C, H, W) stays the newest frame alone. Before an episode has S (``size``) frames,
     its first one is repeated.
     """
 

@@ -25,12 +25,12 @@ BATCH = 2  # of the example that is traced; 0 and 1 would be taken for constants
 class Acting(nn.Module):
     """A policy's mode as a function of the entries that its actor is given, by name.
 
-    ``pixels`` (B, 3 S, H, W) uint8, the newest S frames, oldest first; vectors (B, dim) float32 as
+    ``pixels`` (B, S C, H, W) uint8, the newest S frames, oldest first; vectors (B, dim) float32 as
     the simulator gives them. Returns the action (B, A) float32 in [-1, 1].
 
     Args:
         module: of any algorithm, on the CPU, in evaluation mode.
-        images: (3 S, H, W) of an agent with a camera, else None.
+        images: (S C, H, W) of an agent with a camera, else None.
 
     Attributes:
         inputs: the shape of each entry, without the batch.

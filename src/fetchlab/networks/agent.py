@@ -167,7 +167,7 @@ class Agent(nn.Module):
         vectors, next_vectors = self.vectors(batch, goal), self.vectors(next_obs, goal)
         if self.vision is None:
             return Seen(vectors, None), Seen(next_vectors, None)
-        # Views of one block unless augmented: (B, S + 1, 3, H, W) holds both stacks.
+        # Views of one block unless augmented: (B, S + 1, C, H, W) holds both stacks.
         block, stack, augment = batch.get(PIXELS), self.vision.frame_stack, self.vision.augment
         if augment.shared_draw:
             block = augment(block.flatten(1, 2), rng).view_as(block)

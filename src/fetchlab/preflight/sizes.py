@@ -182,7 +182,7 @@ class Memory:
         """What updates hold beside the networks: batches, twice under a graph, and activations."""
         run, graphs, activations = self._run, self._run.trainer.cuda_graphs, 0
         if self._pixels is not None:
-            image = self._pixels.image_size**2  # of all cameras together: channels of one picture
+            image = self._pixels.image_size**2  # further cameras are channels of it
             activations = ACTIVATION_BYTES_PER_PIXEL * image * run.algo.batch_size
         if graphs and trains_on_cuda(run):  # each keeps the memory that it was recorded with
             activations *= len(self._pieces)

@@ -47,7 +47,7 @@ class RowSpec:
     goal_dim: int
     action_dim: int
     stores_goal: bool  # whether ``achieved_goal`` is stored, for it is no slice of ``state``
-    pixels_shape: tuple[int, int, int] | None  # (3, H, W)
+    pixels_shape: tuple[int, int, int] | None  # (C, H, W)
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of one row of each array."""

@@ -82,7 +82,7 @@ class RowReader:
         """The transitions at ``places``; their goals and rewards are left to the sampler.
 
         Returns:
-            [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, 3, H, W) uint8 (2 S
+            [B]: ``state`` (B, D), ``action`` (B, A), ``pixels`` (B, S + 1, C, H, W) uint8 (2 S
             frames where n_step > 1), of which ``[:, :S]`` is the observation's stack and
             ``[:, -S:]`` the next one's; under ``next`` ``state`` and ``terminated`` (B,) bool; in
             both ``achieved_goal`` (B, G) where it is stored.
@@ -107,7 +107,7 @@ class RowReader:
         return places.start.add(time).remainder_(self._rows).add_(places.ring)
 
     def _frames(self, places: Places, next_time: Tensor) -> Tensor:
-        """The block (B, S + 1 or 2 S, 3, H, W) uint8, in the reused memory."""
+        """The block (B, S + 1 or 2 S, C, H, W) uint8, in the reused memory."""
         time = places.t[:, None].add(self._offsets)
         if self.n_step > 1:
             time = torch.cat((time, next_time[:, None].add(self._offsets)), dim=1)

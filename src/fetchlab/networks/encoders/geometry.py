@@ -2,7 +2,8 @@
 
 An image too small for an encoder is refused with the smallest size that would do, before anything
 is simulated. What is left of one, channels, height and width, is every encoder's ``out_shape``. All
-are built for ``in_channels``, stacked frames x 3, and the side ``image_size`` of a square image.
+are built for ``in_channels``, stacked frames x 3 of each camera, and the side ``image_size`` of a
+square image.
 """
 
 from __future__ import annotations
