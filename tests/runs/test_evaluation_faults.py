@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 SETTINGS = (
     *("total_env_steps=400", "collect.n_envs=4", "collect.workers=1", "trainer=cpu"),
     *("collect.learning_starts=100", "callbacks.log_every_env_steps=100"),
-    *("callbacks.evaluation.every_env_steps=200", "callbacks.evaluation.episodes=160"),
+    *("callbacks.evaluation.every_env_steps=200", "callbacks.evaluation.episodes=480"),
     *("task.max_episode_steps=10",),
 )
 #: SLURM, torchelastic, LSF and MPI, each of another rank and with more than one process.
@@ -87,7 +87,7 @@ class Victim:
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.3)  # within the 40 waves
+        time.sleep(0.3)  # within the 120 waves
         return self.workers()
 
     def workers(self) -> list[int]:
