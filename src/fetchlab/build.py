@@ -222,7 +222,8 @@ def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
     normalizer = VectorNormalizer(
         stored, obs.normalize, obs.normalize_std_floor, obs.normalize_clip
     )
-    agent = Agent(spec, obs.actor_inputs, obs.critic_inputs, vision, normalizer)
+    symmetry = None if run.symmetry is None else swap_in(run.symmetry)(env_spec=spec)
+    agent = Agent(spec, obs.actor_inputs, obs.critic_inputs, vision, normalizer, symmetry)
     return swap_in(run.algo.target)(
         agent=agent,
         routing=Routing(run.routing.encoder_optimizer, run.routing.trained_by),

@@ -61,6 +61,7 @@ def make_agent(
     auxiliary=(),
     spec=SPEC,
     compiled=False,
+    symmetry=None,
 ):
     """How a small agent sees; ``auxiliary`` are makers of losses, by name."""
     torch.manual_seed(3)
@@ -84,7 +85,8 @@ def make_agent(
         )
     default = PIXEL_INPUTS if pixels else STATE_INPUTS
     normalizer = VectorNormalizer({"state": 25, "desired_goal": 3}, "none", 1e-3, 5.0)
-    return Agent(spec, actor_inputs or default, critic_inputs or default, vision, normalizer)
+    heads = (actor_inputs or default, critic_inputs or default)
+    return Agent(spec, *heads, vision, normalizer, symmetry)
 
 
 def make_module(

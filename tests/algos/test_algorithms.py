@@ -125,7 +125,7 @@ def test_td3_targets_take_the_minimum_at_a_noisy_action_within_the_clip():
 
     module.agent.critic_target.forward = judge
     batch = make_batch(False)
-    _, next_obs = module.agent.look(batch, module.rng)
+    next_obs = module.agent.look(batch, module.rng).next_obs
     clean = torch.tanh(module.agent.actor_target(module.agent.actor_input(next_obs.vectors, None)))
     target, _ = module._target(batch["next"], next_obs)
     offset = seen[0] - clean
@@ -137,7 +137,7 @@ def test_td3_targets_take_the_minimum_at_a_noisy_action_within_the_clip():
 def test_ddpg_follows_its_critic_and_pays_for_large_actions():
     module = make(DDPG, pixels=False, action_penalty=3.0)
     batch = make_batch(False)
-    obs, _ = module.agent.look(batch, module.rng)
+    obs = module.agent.look(batch, module.rng).obs
     frozen = copy.deepcopy(module.agent.actor)
     module.learn(batch)
     x = module.agent.actor_input(obs.vectors, None)

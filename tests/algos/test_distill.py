@@ -63,7 +63,7 @@ def test_a_label_is_the_teachers_action_at_the_stored_state_and_the_batchs_goal(
     batch["desired_goal"] = batch["state"][:, 3:6] + 0.02 * torch.arange(18).view(6, 3)
     label = by_hand(batch["state"][:, 3:6], batch["desired_goal"])
     torch.testing.assert_close(module.teacher.act(batch), label)
-    obs, _ = module.agent.look(batch, module.rng)
+    obs = module.agent.look(batch, module.rng).obs
     seen = module.agent.actor_input(obs.vectors, module.agent.encode(obs.images))
     offset = torch.tanh(module.agent.actor(seen)) - label
     module.learn(batch)

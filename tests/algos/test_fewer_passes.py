@@ -20,7 +20,7 @@ def test_without_a_target_the_critics_target_sees_by_the_encoder_itself(algorith
     module.agent.critic_target.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     assert not any("encoder_target" in key for key in module.state_dict())
     batch = make_batch()
-    _, next_obs = module.agent.look(batch, module.rng)
+    next_obs = module.agent.look(batch, module.rng).next_obs
     expected = module.agent.critic_input(
         next_obs.vectors, module.agent.glance(next_obs.images).detach()
     )

@@ -69,6 +69,8 @@ class Distill(OffPolicy):
         agent, holder, key = self.agent, self.routing.encoder_optimizer, "routing.encoder_optimizer"
         fits, expected = holder == "actor" or agent.vision is None, "actor: there are no critics"
         require(fits, key, holder, expected, "use routing=actor")
+        told, expected = type(agent.symmetry).__name__, "null: the teacher sees each row as it was"
+        require(agent.symmetry is None, "symmetry", told, expected, "use symmetry=null")
         self.teacher = teacher.requires_grad_(False)
         self._exploration_std = Schedule("algo.exploration_std", exploration_std)
         self._teacher_share = Schedule("algo.teacher_share", teacher_share)
@@ -109,7 +111,7 @@ class Distill(OffPolicy):
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """The student on the teacher's labels, the encoder by what the routing says."""
         agent = self.agent
-        obs, next_obs = agent.look(batch, self.rng)
+        obs, _, next_obs = agent.look(batch, self.rng)
         features, ahead = agent.encode(obs.images), None
         if any(loss.needs_next_features for loss in agent.losses):
             with torch.no_grad():

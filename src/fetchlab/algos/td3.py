@@ -85,12 +85,12 @@ class TD3(OffPolicy):
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Critics and encoder; in every ``policy_delay``-th update the actor and the targets."""
         agent = self.agent
-        obs, next_obs = agent.look(batch, self.rng)
+        obs, taken, next_obs = agent.look(batch, self.rng)
         features = self.encode(obs.images)
 
         target, next_features = self._target(batch.get("next"), next_obs)
         seen = self.route("critic", features)
-        q = agent.critic(agent.critic_input(obs.vectors, seen), batch.get("action"))
+        q = agent.critic(agent.critic_input(obs.vectors, seen), taken)
         q_loss = critic_loss(q, target)
         self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
 

@@ -44,6 +44,14 @@ class Seen(NamedTuple):
     images: Tensor | None
 
 
+class Transition(NamedTuple):
+    """A batch as the heads see it, both observations towards the batch's goal."""
+
+    obs: Seen
+    action: Tensor  # (B, A)
+    next_obs: Seen
+
+
 class Vision(NamedTuple):
     """What an agent with pixels has."""
 
@@ -67,6 +75,7 @@ class Agent(nn.Module):
         vision: None exactly when neither list holds an entry that takes a camera.
         normalizer: of what is stored: ``state``, ``desired_goal``, and ``achieved_goal`` where it
             is no slice of ``state``.
+        symmetry: maps the transitions of an update, see `fetchlab.symmetry`; None: as they were.
 
     Attributes:
         actor_dim, critic_dim: sizes of the two inputs, the critics' without the action.
@@ -84,10 +93,16 @@ class Agent(nn.Module):
         critic_inputs: Sequence[str],
         vision: Vision | None,
         normalizer: VectorNormalizer,
+        symmetry: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_inputs("obs.actor_inputs", actor_inputs)
         check_inputs("obs.critic_inputs", critic_inputs)
+        sees = PIXELS in (*actor_inputs, *critic_inputs)
+        expected = f"null where {PIXELS} are an input: an image has no such symmetry"
+        remedy = "use symmetry=null, or obs=estimate"
+        require(symmetry is None or not sees, "symmetry", type(symmetry).__name__, expected, remedy)
+        self.symmetry = symmetry
         self.env_spec = env_spec
         self.actor_inputs, self.critic_inputs = tuple(actor_inputs), tuple(critic_inputs)
         used = dict.fromkeys((*actor_inputs, *critic_inputs))
@@ -161,21 +176,27 @@ class Agent(nn.Module):
         state[..., goal_slice] = guess
         return rows.copy().set(STATE, state)
 
-    def look(self, batch: TensorDictBase, rng: torch.Generator) -> tuple[Seen, Seen]:
-        """Observation and next observation of a batch [B], both towards the batch's goal."""
-        goal, next_obs = batch.get(DESIRED_GOAL), batch.get("next")
-        vectors, next_vectors = self.vectors(batch, goal), self.vectors(next_obs, goal)
+    def look(self, batch: TensorDictBase, rng: torch.Generator) -> Transition:
+        """What an update sees of a batch [B]: vectors under ``symmetry``, images augmented."""
+        rows = batch if self.symmetry is None else self.symmetry(batch, rng)
+        goal, action = rows.get(DESIRED_GOAL), rows.get("action")
+        vectors, next_vectors = self.vectors(rows, goal), self.vectors(rows.get("next"), goal)
+        images, next_images = self._images(batch, rng)
+        return Transition(Seen(vectors, images), action, Seen(next_vectors, next_images))
+
+    def _images(
+        self, batch: TensorDictBase, rng: torch.Generator
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Augmented images of observation and next observation (B, 3S, H, W), if there are any."""
         if self.vision is None:
-            return Seen(vectors, None), Seen(next_vectors, None)
+            return None, None
         # Views of one block unless augmented: (B, S + 1, C, H, W) holds both stacks.
         block, stack, augment = batch.get(PIXELS), self.vision.frame_stack, self.vision.augment
         if augment.shared_draw:
             block = augment(block.flatten(1, 2), rng).view_as(block)
-            images, next_images = block[:, :stack].flatten(1, 2), block[:, -stack:].flatten(1, 2)
-        else:
-            images = augment(block[:, :stack].flatten(1, 2), rng)
-            next_images = augment(block[:, -stack:].flatten(1, 2), rng)
-        return Seen(vectors, images), Seen(next_vectors, next_images)
+            return block[:, :stack].flatten(1, 2), block[:, -stack:].flatten(1, 2)
+        images = augment(block[:, :stack].flatten(1, 2), rng)
+        return images, augment(block[:, -stack:].flatten(1, 2), rng)
 
     def vectors(self, obs: TensorDictBase, desired_goal: Tensor) -> dict[str, Tensor]:
         """The normalised vector entries (..., dim) that the agent uses, by name.
