@@ -162,6 +162,12 @@ def _exploring(**own):
     return module
 
 
+def test_a_symmetry_is_refused_since_labels_are_of_rows_as_they_were():
+    inputs = {"actor_inputs": VECTOR_INPUTS, "critic_inputs": VECTOR_INPUTS}
+    with pytest.raises(ConfigError, match=r"^symmetry='Identity': expected null: the teacher sees"):
+        make_student(pixels=False, auxiliary={}, symmetry=nn.Identity(), **inputs)
+
+
 def test_the_encoders_optimizer_is_the_actors():
     with pytest.raises(ConfigError, match=r"^routing.encoder_optimizer='critic'.*routing=actor$"):
         make_student(routing=ROUTINGS["critic"])
