@@ -33,16 +33,6 @@ raylet() { # of this `ray start`
   done
 }
 
-in_mid_run() { # the folder of a run under this raylet that has a checkpoint and is not finished
-  local lock folder pid
-  for lock in "$DIR"/cluster/*/.lock; do
-    folder=$(dirname "$lock")
-    compgen -G "$folder/checkpoints/step_*[1-9]*" >/dev/null && [ ! -e "$folder/summary.json" ] || continue
-    read -r _ pid _ <"$lock"
-    if tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "RAY_RAYLET_PID=$1"; then echo "$folder"; fi
-  done 2>/dev/null
-}
-
 stop() {
   kill $(jobs -p) || true
   wait || true
@@ -61,12 +51,14 @@ node --address="$ADDRESS"
 readonly SECOND=$NODE
 "$PYTHON" src/train.py "$@" "${SMALL[@]}" run_dir="$DIR/cluster" launcher=ray launcher.address="$ADDRESS" &
 readonly SWEEP=$!
-until run=$(in_mid_run "$(raylet $SECOND)" | head -n 1) && [ -n "$run" ]; do
+readonly RAYLET=$(raylet $SECOND)
+until pid=$(freeze_one "$DIR/cluster" "RAY_RAYLET_PID=$RAYLET") && [ -n "$pid" ]; do
   kill -0 $SWEEP
   sleep 0.1
 done
-say "kill -9 of the raylet under $(basename "$run")"
-kill -9 "$(raylet $SECOND)"
+say "kill -9 of the raylet under a run in the middle"
+kill -9 "$RAYLET"
+kill -CONT "$pid"
 wait $SWEEP
 
 require_same "$DIR/local" "$DIR/cluster"

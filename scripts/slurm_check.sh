@@ -13,8 +13,7 @@ shift
 [ $# -gt 0 ] || set -- -m sweep=factorial_drq_ss seed=0
 source scripts/small_sweep.sh
 
-checkpoint() { compgen -G "$DIR/cluster/*/checkpoints/step_000000040*" >/dev/null; }
-running() { squeue --noheader --states=RUNNING --format="$1" | head -n 1; }
+running() { squeue --noheader --states=RUNNING --format=%A | head -n 1; }
 
 eval "$(bash scripts/slurm_cluster.sh start "$DIR/slurm")"
 trap 'bash scripts/slurm_cluster.sh stop "$DIR/slurm"' EXIT
@@ -25,14 +24,14 @@ say "undisturbed, on this machine"
 say "on the cluster"
 "$PYTHON" src/train.py "$@" "${SMALL[@]}" run_dir="$DIR/cluster" launcher=slurm launcher.poll_s=1 &
 readonly SWEEP=$!
-until checkpoint; do
+until pid=$(freeze_one "$DIR/cluster") && [ -n "$pid" ]; do
   kill -0 "$SWEEP"
-  sleep 0.2
+  sleep 0.1
 done
-node=$(running %N)
+node=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^SLURMD_NODENAME=//p')
 say "kill -9 of node $node and of what runs there"
 bash scripts/slurm_cluster.sh kill "$DIR/slurm" "${node#n}"
-until job=$(running %A) && [ -n "$job" ]; do sleep 0.2; done
+until job=$(running) && [ -n "$job" ]; do sleep 0.2; done
 say "requeue job $job in mid-run"
 scontrol requeue "$job"
 sleep 12 # the controller has missed the node by then

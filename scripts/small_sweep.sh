@@ -1,4 +1,5 @@
-# Sourced by what checks a launcher: a sweep of short runs, and whether two of them are the same.
+# Sourced by what checks a launcher: a sweep of short runs, one of them met in the middle, and whether
+# two sweeps are the same.
 # shellcheck shell=bash
 
 readonly SMALL=(debug=default total_env_steps=120 algo.batch_size=3 algo.utd_ratio=0.25
@@ -20,4 +21,17 @@ require_same() { # two folders of runs
   say "the runs are those of the undisturbed sweep:"
   diff <(hashes "$1") <(hashes "$2")
   hashes "$2"
+}
+
+freeze_one() { # a process of a run in folder $1 that has learned and is not finished; it waits for CONT
+  local lock folder pid
+  for lock in "$1"/*/.lock; do
+    folder=$(dirname "$lock")
+    compgen -G "$folder/checkpoints/step_*[1-9]*" >/dev/null || continue
+    read -r _ pid _ <"$lock"
+    tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "${2:-.*}" || continue
+    kill -STOP "$pid" || continue
+    if [ ! -e "$folder/summary.json" ]; then echo "$pid" && return; fi
+    kill -CONT "$pid"
+  done 2>/dev/null
 }

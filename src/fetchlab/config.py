@@ -265,8 +265,8 @@ def _check_teacher(run: schema.Run, allowed: AllowedTargets) -> None:
         "teacher",
         None,
         "the folder of a run without pixels, from which algo=distill learns",
-        "train one with: python src/train.py experiment=vector_push total_env_steps=130000 "
-        "run_dir=RUN, then give teacher=RUN",
+        "train one with: python src/train.py experiment=vector_push_laptop run_dir=RUN, "
+        "then give teacher=RUN",
     )
     if isinstance(run.teacher, Mapping):
         check({**run.teacher, "trusted_modules": run.trusted_modules})

@@ -73,7 +73,7 @@ class PlaneSymmetry(nn.Module):
                 last = allowed[name] - size
                 for start in starts:
                     expected = f"indices from 0 to {last}: {name} has {allowed[name]} numbers here"
-                    remedy = "use a task that it fits, or symmetry=null"
+                    remedy = "use a task that it fits, or symmetry=none"
                     require(0 <= start <= last, f"{where}.{name}", start, expected, remedy)
         self._names = tuple(dims)
         for name, dim in (*dims.items(), (ACTION, env_spec.action_dim)):

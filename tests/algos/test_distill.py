@@ -164,7 +164,7 @@ def _exploring(**own):
 
 def test_a_symmetry_is_refused_since_labels_are_of_rows_as_they_were():
     inputs = {"actor_inputs": VECTOR_INPUTS, "critic_inputs": VECTOR_INPUTS}
-    with pytest.raises(ConfigError, match=r"^symmetry='Identity': expected null: the teacher sees"):
+    with pytest.raises(ConfigError, match=r"^symmetry='Identity': expected none: the teacher sees"):
         make_student(pixels=False, auxiliary={}, symmetry=nn.Identity(), **inputs)
 
 

@@ -158,7 +158,7 @@ def test_what_does_not_fit(spec, changes, message):
 
 
 def test_agents_with_images_as_inputs_are_refused():
-    with pytest.raises(ConfigError, match="symmetry='PlaneSymmetry': expected null where pixels"):
+    with pytest.raises(ConfigError, match="symmetry='PlaneSymmetry': expected none where pixels"):
         make_agent(actor_inputs=PIXEL_INPUTS, symmetry=symmetry())
 
 

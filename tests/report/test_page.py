@@ -17,7 +17,7 @@ from fetchlab.config import ROOT, config_hash
 from fetchlab.report.results import published, redrawn
 from fetchlab.report.runs import read_run
 
-PUBLISHED = ROOT / "docs" / "results" / "pixel_push_laptop"
+PUBLISHED = ROOT / "docs" / "results" / "pixel_push_laptop_without_symmetry"
 GIF = ROOT / "docs" / "pixel_push_laptop.gif"
 BROWSER = shutil.which("chromium")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --hide-scrollbars"

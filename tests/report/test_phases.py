@@ -60,15 +60,15 @@ def test_cell_a_is_flat_for_long_and_climbs_while_the_study_watched():
 
 
 @pytest.mark.parametrize(
-    ("run", "began", "said_at", "last"),
+    ("experiment", "seed", "began", "said_at", "last"),
     [
-        ("pixel_push_laptop/seed0", 90_000, 100_000, "climb"),  # 70 % in one leap at 130k
-        ("pixel_push_laptop/seed1", 60_000, 80_000, "converged"),
-        ("vector_push_laptop/seed0", 130_000, 140_000, "converged"),
+        ("pixel_push_laptop", 0, 90_000, 100_000, "climb"),  # 70 % in one leap at 130k
+        ("pixel_push_laptop", 1, 60_000, 80_000, "converged"),
+        ("vector_push_laptop", 0, 130_000, 140_000, "converged"),
     ],
 )
-def test_recorded_curves_of_push(run, began, said_at, last):
-    steps, percent, losses = recorded(run)
+def test_recorded_curves_of_push(experiment, seed, began, said_at, last):
+    steps, percent, losses = recorded(f"{experiment}_without_symmetry/seed{seed}")
     words = read(percent, losses)
     at = steps.index(began)
     assert {*words[:at]} == {"flat"}

@@ -19,7 +19,7 @@ from fetchlab.report.levels import cell, reached
 from fetchlab.report.runs import find_runs, read_run, read_runs
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT / "docs" / "results" / "pixel_push_laptop"
+PUBLISHED = ROOT / "docs" / "results" / "pixel_push_laptop_without_symmetry"
 
 
 @pytest.fixture(scope="module")

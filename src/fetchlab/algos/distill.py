@@ -69,8 +69,8 @@ class Distill(OffPolicy):
         agent, holder, key = self.agent, self.routing.encoder_optimizer, "routing.encoder_optimizer"
         fits, expected = holder == "actor" or agent.vision is None, "actor: there are no critics"
         require(fits, key, holder, expected, "use routing=actor")
-        told, expected = type(agent.symmetry).__name__, "null: the teacher sees each row as it was"
-        require(agent.symmetry is None, "symmetry", told, expected, "use symmetry=null")
+        told, expected = type(agent.symmetry).__name__, "none: the teacher sees each row as it was"
+        require(agent.symmetry is None, "symmetry", told, expected, "use symmetry=none")
         self.teacher = teacher.requires_grad_(False)
         self._exploration_std = Schedule("algo.exploration_std", exploration_std)
         self._teacher_share = Schedule("algo.teacher_share", teacher_share)

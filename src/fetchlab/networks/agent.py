@@ -99,8 +99,8 @@ class Agent(nn.Module):
         check_inputs("obs.actor_inputs", actor_inputs)
         check_inputs("obs.critic_inputs", critic_inputs)
         sees = PIXELS in (*actor_inputs, *critic_inputs)
-        expected = f"null where {PIXELS} are an input: an image has no such symmetry"
-        remedy = "use symmetry=null, or obs=estimate"
+        expected = f"none where {PIXELS} are an input: an image has no such symmetry"
+        remedy = "use symmetry=none, or obs=estimate"
         require(symmetry is None or not sees, "symmetry", type(symmetry).__name__, expected, remedy)
         self.symmetry = symmetry
         self.env_spec = env_spec
