@@ -7,6 +7,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -153,7 +154,7 @@ def instance(section: Any, value: Mapping[str, Any]) -> Any:
         item, inner, held = value.get(name), section_of(kind), named_of(kind)
         if isinstance(item, Mapping) and inner is not None:
             item = instance(inner, item)
-        elif isinstance(item, Mapping) and held not in (None, Target):
+        elif isinstance(item, Mapping) and is_dataclass(held):
             item = {one: instance(held, node) for one, node in item.items()}
         made[name] = item
     if is_open(section):

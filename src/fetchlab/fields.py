@@ -104,10 +104,9 @@ def kinds_of(section: Any) -> dict[str, Any]:
 
 
 def named_of(kind: Any) -> Any:
-    """What a mapping by names holds, a `Target` or a section; None of all else."""
+    """What a mapping by names holds; None of all else."""
     base, _ = unwrap(kind)
-    held = get_args(base)[1] if get_origin(base) is dict else None
-    return held if held is Target or is_dataclass(held) else None
+    return get_args(base)[1] if get_origin(base) is dict else None
 
 
 def checkable(kind: Any) -> Any:
@@ -121,6 +120,9 @@ def checkable(kind: Any) -> Any:
         # Of a tuple the first: YAML has lists alone, and those here have items of one type.
         item: Any = checkable(inner[0]) if inner else Any
         plain = None if item is None else GenericAlias(list, (item,))
+    elif origin is dict:
+        item = checkable(inner[1])
+        plain = None if item is None else GenericAlias(dict, (str, item))
     elif origin is partial:
         plain, notes = Target, (*notes, Supplied(first=True))  # an optimizer, of parameters
     elif origin in (Union, UnionType):

@@ -9,7 +9,7 @@ and ends stay: distances do not change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -27,7 +27,7 @@ GROUPS = {
     "mirrors": tuple((x, y, False) for x in (1, -1) for y in (1, -1)),
     "square": tuple((x, y, turn) for x in (1, -1) for y in (1, -1) for turn in (False, True)),
 }
-Indices = Mapping[str, Sequence[int]]
+Indices = Annotated[dict[str, list[int]], Hint("e.g. {state: [0, 3]}")]
 
 
 class PlaneSymmetry(nn.Module):

@@ -77,7 +77,15 @@ ROOT = Path(__file__).parents[2]
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
         ("symmetry=square", "symmetry='PlaneSymmetry': expected none where pixels are an input"),
         ("task=fetch_reach obs=state symmetry=square", "symmetry.directions.state=14: expected"),
-        ("obs=estimate routing=auxiliary symmetry=square symmetry.center=[1]", "symmetry.center="),
+        ("obs=state symmetry=square symmetry.center=[1]", "symmetry.center="),
+        (
+            "obs=state symmetry=square symmetry.spins.state=11",
+            "symmetry.spins.state=11: expected a list",
+        ),
+        (
+            "obs=state symmetry=square symmetry.positions=3",
+            "symmetry.positions=3: expected a mapping",
+        ),
         ("algo.her_k=0", "k=0: expected"),
         ("augment=random_shift augment.pad=0", "augment.pad=0: expected at least 1"),
         ("pooling.temperature=0", "pooling.temperature=0: expected a positive number"),
