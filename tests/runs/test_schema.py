@@ -25,7 +25,8 @@ def read_once():
 @pytest.fixture(scope="module")
 def whole(compose_run):
     """Every section and every key: a strict pixel run has a camera, too."""
-    return compose_run("pixel_push_strict", "debug=default", "augment=random_shift")
+    swapped = ("augment=random_shift", "symmetry=square")
+    return compose_run("pixel_push_strict", "debug=default", *swapped)
 
 
 def keys(tree, prefix=""):
