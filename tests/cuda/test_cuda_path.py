@@ -48,6 +48,7 @@ AGENTS = {
         "algo.target_subset=2",
         "algo.actor_over=mean",
         "algo.n_step=2",
+        "symmetry=square",
     ),
 }
 #: Three updates warm up; then there are pieces of 2, 3, 8 and 1, and some of each are replayed.
