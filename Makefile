@@ -19,7 +19,7 @@ train: setup ## what suits this machine, or EXPERIMENT=name; ARGS="seed=1 total_
 
 # The policy's files are in the repository: nothing is trained, and nothing is written but logs/demo.
 demo: setup ## play a published policy that sees: success with its interval, and a video
-	$(VENV_PYTHON) src/evaluate.py policy=docs/results/pixel_push_laptop/seed1/policy out=logs/demo \
+	$(VENV_PYTHON) src/evaluate.py policy=docs/results/pixel_push_laptop/seed0/policy out=logs/demo \
 		episodes=20 video=true $(ARGS)
 
 report: setup ## a page on runs: RUNS=logs/state_reach, a folder, glob or [list]
