@@ -97,8 +97,8 @@ def test_times_by_hand(compose_run):
     speed, time, first, second = doctor._times(typed(cfg), 50.0, 500.0)
     assert speed.found == "50 env steps/s (500 without updates)"
     assert time.found == "1 h 10 min for 200,000 env steps"
-    assert first.found == "35% at 160,000 env steps: after 56 min"
-    assert second.found == "80% at 200,000 env steps: after 1 h 10 min"
+    assert first.found == "35% at 50,000 env steps: after 18 min"
+    assert second.found == "80% at 80,000 env steps: after 28 min"
     (none,) = doctor._times(typed(cfg), None, 500.0)
     assert none.verdict == "note"
 
