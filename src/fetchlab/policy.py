@@ -215,13 +215,26 @@ def command(run: Run, cfg: Mapping[str, Any]) -> str:
     parts.append(f"total_env_steps={run.total_env_steps}")
     parts += ["teacher=TEACHER_RUN_DIR"] if run.teacher is not None else []
     if run.experiment in config.names("experiment"):
-        composed, own = (_leaves(one) for one in (config.compose(run.experiment), cfg))
+        shipped = config.compose(run.experiment)
+        without = [k for k, v in shipped.items() if isinstance(v, Mapping) and cfg.get(k) is None]
+        parts += [f"~{key}" for key in without]  # a swap-in that this run has not
+        both = ({k: v for k, v in one.items() if k not in without} for one in (shipped, cfg))
+        composed, own = map(_leaves, both)
         parts += [f"~{key}" for key in composed if key not in own]
         for key, value in own.items():
             if key not in composed or composed[key] != value:
                 sign = "" if key in composed else "+"
-                parts.append(shlex.quote(f"{sign}{key}={json.dumps(value)}"))
+                parts.append(shlex.quote(f"{sign}{key}={_override(value)}"))
     return " ".join(["python src/train.py", *parts])
+
+
+def _override(value: Any) -> str:
+    """A value as Hydra's command line has it: JSON, but for the keys, which have no quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_override(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_override, value))}]"
+    return json.dumps(value)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

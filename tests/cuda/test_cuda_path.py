@@ -137,7 +137,7 @@ def test_a_generator_that_is_not_registered_is_noticed(on_the_cpu, tmp_path):
         plain(self, function, [], *more)
 
     found = noticed((steps.CapturedUpdates, "__init__", without), on_the_cpu, tmp_path)
-    assert found.startswith("a generator that the graph does not know, in algos/off_policy.py")
+    assert found.startswith("a generator that the graph does not know, in symmetry.py")
 
 
 def test_a_value_read_within_an_update_is_noticed(on_the_cpu, tmp_path):
