@@ -16,11 +16,17 @@ from fetchlab.launchers import OUTPUT, Job
 from fetchlab.launchers.local import Local
 
 GB = 10**9
-#: Writes when it began, ended, and what it may use.
+#: Writes when it began, ended, and what it may use. Where jobs lie in the folder "together", it
+#: stays until another one has begun, too.
 STAY = """
 import json, os, sys, time
-began = time.monotonic()
+from pathlib import Path
+began, here = time.monotonic(), Path(sys.argv[1]).parent
+(here / "began").touch()
 time.sleep(0.3)
+while here.parent.name == "together" and len(list(here.parent.glob("*/began"))) < 2:
+    assert time.monotonic() < began + 20
+    time.sleep(0.01)
 seen = [began, time.monotonic(), sorted(os.sched_getaffinity(0)), os.environ.get("SLURM_JOB_ID")]
 seen += [os.environ.get("CUDA_VISIBLE_DEVICES")]
 open(sys.argv[1], "w").write(repr(seen))
@@ -62,7 +68,8 @@ def test_as_many_run_as_cores_and_memory_hold(tmp_path, monkeypatch, needs, at_o
     monkeypatch.setattr("fetchlab.launchers.local.usable_cores", lambda: 2)
     monkeypatch.setattr("fetchlab.launchers.local.available_memory_bytes", lambda: 5 * GB)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    jobs = [job(tmp_path / str(n), **needs) for n in range(4)]
+    root = tmp_path / ("together" if most > 1 else "alone")
+    jobs = [job(root / str(n), **needs) for n in range(4)]
     assert codes(Local(None, at_once, 1), jobs) == dict.fromkeys("0123", 0)
     assert most_at_once(seen(jobs)) == most
     own = [one[2] for one in seen(jobs)]
