@@ -135,6 +135,16 @@ class Augmentation(Protocol):
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
+class Symmetry(Protocol):
+    """Transitions to transitions that are as true, which actor and critics learn from instead.
+
+    ``__call__(batch, rng)`` takes a batch [B] and returns one with other vectors and actions,
+    under ``next`` too; rewards, ends and pixels stay. An ``nn.Module``, built with ``env_spec``.
+    """
+
+    def __call__(self, batch: TensorDictBase, rng: torch.Generator) -> TensorDictBase: ...
+
+
 class Relabeller(Protocol):
     """Which time of the same episode gives each transition its goal.
 

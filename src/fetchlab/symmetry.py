@@ -114,22 +114,21 @@ class PlaneSymmetry(nn.Module):
         """
         n = len(self._elements)
         which = torch.randint(n, batch.batch_size, generator=rng, device=rng.device)
-        images = batch.copy()
+        images, after = batch.copy(), batch.get("next").copy()
         for name in (*self._names, ACTION):
-            images.set(name, self._image(name, batch.get(name), which))
-        after = batch.get("next").copy()
-        for name in self._names:
-            if name != DESIRED_GOAL:
-                after.set(name, self._image(name, after.get(name), which))
+            both = (images,) if name in (DESIRED_GOAL, ACTION) else (images, after)
+            found = self._images(name, [rows.get(name) for rows in both], which)
+            for rows, image in zip(both, found, strict=True):
+                rows.set(name, image)
         return images.set("next", after)
 
-    def _image(self, name: str, rows: Tensor, which: Tensor) -> Tensor:
-        origin, source, sign = (
-            getattr(self, f"{kind}_{name}") for kind in ("origin", "source", "sign")
+    def _images(self, name: str, entries: Sequence[Tensor], which: Tensor) -> list[Tensor]:
+        """Of entries (B, D) of that name, each row under its element ``which`` (B,)."""
+        origin = getattr(self, f"origin_{name}")
+        source, sign = (
+            getattr(self, f"{kind}_{name}").index_select(0, which) for kind in ("source", "sign")
         )
-        moved = (rows - origin).gather(-1, source.index_select(0, which))
-        image: Tensor = moved * sign.index_select(0, which) + origin
-        return image
+        return [(one - origin).gather(-1, source) * sign + origin for one in entries]
 
 
 def _turn(source: Tensor, sign: Tensor, x: int, of_x: int, of_y: int, turned: bool) -> None:

@@ -43,7 +43,7 @@ def images(batch, group="square"):
         which = torch.full((size,), element)
         yield TensorDict(
             {
-                name: mapping._image(name, batch.get(name), which)
+                name: mapping._images(name, [batch.get(name)], which)[0]
                 for name in ("state", "desired_goal", "action")
             },
             [size],

@@ -213,7 +213,8 @@ def test_each_shipped_table_is_of_its_experiment_alone(compose_run):
         ("pixel_push_laptop", "pixel_push_laptop/seed1"),
         ("pixel_push_laptop", "pixel_push_laptop/seed2"),
         ("vector_push_laptop", "vector_push_laptop/seed0"),
-        ("state_push_fast", "state_push_fast/seed0"),
+        ("state_push_fast", "state_push_fast/seed2"),  # the slowest of three
+        ("vector_push", "vector_push/seed2"),
     ],
 )
 def test_recorded_runs_are_green_at_every_milestone(experiment, run):

@@ -25,6 +25,7 @@ from fetchlab.entries import (
     STATE,
     Augmentation,
     EnvSpec,
+    Symmetry,
     check_inputs,
 )
 from fetchlab.errors import require
@@ -75,7 +76,7 @@ class Agent(nn.Module):
         vision: None exactly when neither list holds an entry that takes a camera.
         normalizer: of what is stored: ``state``, ``desired_goal``, and ``achieved_goal`` where it
             is no slice of ``state``.
-        symmetry: maps the transitions of an update, see `fetchlab.symmetry`; None: as they were.
+        symmetry: maps the transitions of an update; None: as they were.
 
     Attributes:
         actor_dim, critic_dim: sizes of the two inputs, the critics' without the action.
@@ -93,7 +94,7 @@ class Agent(nn.Module):
         critic_inputs: Sequence[str],
         vision: Vision | None,
         normalizer: VectorNormalizer,
-        symmetry: nn.Module | None = None,
+        symmetry: Symmetry | None = None,
     ) -> None:
         super().__init__()
         check_inputs("obs.actor_inputs", actor_inputs)
