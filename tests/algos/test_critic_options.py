@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_sac import SPEC, differs, make_batch, make_module, update_watched
 
-from fetchlab.algos.off_policy import q_range
+from fetchlab.algos.bellman import q_range
 from fetchlab.errors import ConfigError
 
 

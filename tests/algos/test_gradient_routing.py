@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import SAC
 
-from fetchlab.algos.off_policy import critic_loss
+from fetchlab.algos.bellman import critic_loss
 from fetchlab.algos.sac import actor_loss
 
 BATCH = 5

@@ -14,7 +14,7 @@ from stable_baselines3.common.distributions import SquashedDiagGaussianDistribut
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from fetchlab.algos.off_policy import critic_loss, td_target
+from fetchlab.algos.bellman import critic_loss, td_target
 from fetchlab.algos.sac import actor_loss, entropy_coefficient_loss, sample_action, soft_value
 from fetchlab.networks.actor import GaussianActor
 from fetchlab.networks.critic import CriticEnsemble

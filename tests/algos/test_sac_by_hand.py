@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fetchlab.algos.off_policy import critic_loss, td_target
+from fetchlab.algos.bellman import critic_loss, td_target
 from fetchlab.algos.sac import actor_loss, entropy_coefficient_loss, sample_action, soft_value
 
 HALF_LOG_2PI = 0.9189385332

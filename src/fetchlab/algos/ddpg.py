@@ -18,7 +18,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from fetchlab.algos.off_policy import OffPolicy, critic_loss, least_q
+from fetchlab.algos.bellman import critic_loss, least_q
+from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.fields import Hint, Max, Min
 from fetchlab.networks.actor import DeterministicActor
 from fetchlab.networks.agent import Seen, frozen_copy

@@ -24,7 +24,8 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fetchlab.algos.off_policy import OffPolicy, critic_loss, least_q
+from fetchlab.algos.bellman import critic_loss, least_q
+from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.errors import require
 from fetchlab.fields import Above, Hint, Min
 from fetchlab.networks.actor import GaussianActor
