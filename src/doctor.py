@@ -24,7 +24,7 @@ Examples:
 
 def doctor(plain: dict[str, Any]) -> None:
     """Print what was found; leave with 1 where it is no go."""
-    asked = entry.own(plain, schema.Doctor)
+    asked = config.own(plain, schema.Doctor)
     _, run = config.split(plain)
     cfg = {key: value for key, value in run.items() if key not in (*vars(asked), "probe")}
     from fetchlab.doctor import examine, show

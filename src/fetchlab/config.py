@@ -98,10 +98,19 @@ def split(plain: Mapping[str, Any]) -> tuple[schema.Start, dict[str, Any]]:
         ConfigError: for the first of the command's keys that does not fit.
     """
     names = kinds_of(schema.Start)
-    asked = {name: plain[name] for name in names}
-    Conform(schema.Start, AllowedTargets(frozenset())).check(asked, schema.Start, "")
-    start: schema.Start = instance(schema.Start, asked)
-    return start, {key: value for key, value in plain.items() if key not in names}
+    rest = {key: value for key, value in plain.items() if key not in names}
+    return own(plain, schema.Start), rest
+
+
+def own(plain: Mapping[str, Any], section: Any) -> Any:
+    """A command's own keys, checked, as the ``section`` that has them.
+
+    Raises:
+        ConfigError: for the first that does not fit.
+    """
+    given = {name: plain[name] for name in kinds_of(section)}
+    Conform(section, AllowedTargets(frozenset())).check(given, section, "")
+    return instance(section, given)
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:

@@ -15,9 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fetchlab.checkpoint.safe_config import AllowedTargets
-from fetchlab.config import CONFIGS, lookup, register_resolvers
-from fetchlab.conform import Conform, instance
+from fetchlab.config import CONFIGS, lookup, own, register_resolvers
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.fields import kinds_of
 from fetchlab.overrides import literal, one_line
@@ -122,17 +120,6 @@ def asked(plain: dict[str, Any], section: Any) -> tuple[Any, dict[str, Any]]:
         given.append(key)
     changes = {key: lookup(plain, key) for key in given if key not in kinds_of(section)}
     return own(plain, section), changes
-
-
-def own(plain: dict[str, Any], section: Any) -> Any:
-    """The command's own keys, checked, as the ``section`` that has them.
-
-    Raises:
-        ConfigError: for the first that does not fit.
-    """
-    given = {name: plain[name] for name in kinds_of(section)}
-    Conform(section, AllowedTargets(frozenset())).check(given, section, "")
-    return instance(section, given)
 
 
 def keys(name: str) -> list[str]:

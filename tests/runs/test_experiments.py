@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from known_specs import PUSH
+from tiny_runs import TWO_EVALUATIONS
 
 from fetchlab import config
 from fetchlab.build import build_module, build_parts
@@ -19,23 +20,6 @@ from fetchlab.run import resume, start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES_BY_NAME = {file.stem: file for file in sorted((CONFIGS / "experiment").glob("*.yaml"))}
-#: Enough to fill the replay with finished episodes, update and evaluate; no more.
-TINY = (
-    "debug=default",
-    "task.max_episode_steps=10",
-    "total_env_steps=56",
-    "algo.batch_size=2",
-    "algo.utd_ratio=0.25",
-    "replay.capacity=50",
-    "replay.margin_env_steps=50",
-    "collect.n_envs=2",
-    "collect.workers=1",
-    "collect.learning_starts=20",
-    "callbacks.log_every_env_steps=20",
-    "callbacks.evaluation.every_env_steps=28",
-    "callbacks.evaluation.episodes=2",
-    "callbacks.evaluation.n_envs=1",
-)
 FILES = ("config.yaml", "evaluation.json", "metrics.csv", "summary.json")
 FOLDERS = ("checkpoints", "replay", "tensorboard")
 TAUGHT = ("pixel_push_laptop_student",)
@@ -52,7 +36,7 @@ def experiments():
 
 
 def run(compose_run, experiment, run_dir, *overrides):
-    return start(compose_run(experiment, *TINY, f"run_dir={run_dir}", *overrides))
+    return start(compose_run(experiment, *TWO_EVALUATIONS, f"run_dir={run_dir}", *overrides))
 
 
 @pytest.mark.parametrize("experiment", experiments())
@@ -95,16 +79,16 @@ def encoder_moved(cfg, run_dir):
 @pytest.mark.parametrize("experiment", FILES_BY_NAME)
 def test_experiment_file_is_a_small_difference_and_builds(compose_run, experiment):
     assert len(FILES_BY_NAME[experiment].read_text().splitlines()) <= 25
-    cfg = compose_run(experiment, *TINY)
+    cfg = compose_run(experiment, *TWO_EVALUATIONS)
     if experiment in TAUGHT:
-        cfg["teacher"] = compose_run("vector_push", *TINY)
+        cfg["teacher"] = compose_run("vector_push", *TWO_EVALUATIONS)
     build_module(config.check(cfg), PUSH)
 
 
 def test_pixel_replay_takes_an_eighth_of_two_stacks(compose_run, tmp_path):
     whole_episodes = ("task.max_episode_steps=50", "replay.capacity=200", "total_env_steps=204")
     parts = build_parts(
-        config.check(compose_run("pixel_push_nodrq", *TINY, *whole_episodes)), tmp_path
+        config.check(compose_run("pixel_push_nodrq", *TWO_EVALUATIONS, *whole_episodes)), tmp_path
     )
     parts.env.close()
     assert parts.data.replay.storage.layout.bytes_per_transition() <= 22_500

@@ -9,26 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import TWO_EVALUATIONS
 
 from fetchlab.errors import ConfigError
 from fetchlab.run import resume, start
 
 sys.path.append(str(Path(__file__).parents[1] / "envs"))
-TINY = (
-    "debug=default",
-    "task.max_episode_steps=10",
-    "total_env_steps=56",
-    "algo.batch_size=2",
-    "algo.utd_ratio=0.25",
-    "replay.capacity=50",
-    "replay.margin_env_steps=50",
-    "collect.n_envs=2",
-    "collect.workers=1",
-    "collect.learning_starts=20",
-    "callbacks.log_every_env_steps=20",
-    "callbacks.evaluation.every_env_steps=28",
-    "callbacks.evaluation.episodes=2",
-)
 TOY = (
     "task.env_id=toy_goal_env:Toy-v0",
     "trusted_modules=[toy_goal_env]",
@@ -51,7 +37,7 @@ def test_a_task_of_another_family_runs(compose_run, tmp_path, task, stored):
     summary = start(
         compose_run(
             "state_push_fast",
-            *TINY,
+            *TWO_EVALUATIONS,
             "algo.q_bounds=false",
             f"task={task}",
             "task.max_episode_steps=10",
@@ -66,7 +52,7 @@ def test_a_task_of_another_family_runs(compose_run, tmp_path, task, stored):
 @pytest.mark.parametrize("flaw", ["ends", "unsaved"])
 def test_a_users_own_environment_resumes(compose_run, tmp_path, capsys, flaw):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    own = (*TINY, *TOY, f"+task.kwargs.flaw={flaw}")
+    own = (*TWO_EVALUATIONS, *TOY, f"+task.kwargs.flaw={flaw}")
     start(compose_run("state_push", *own, f"run_dir={whole}"))
     assert ("this environment cannot save its state" in capsys.readouterr().out) == (
         flaw == "unsaved"
@@ -83,6 +69,6 @@ def test_a_users_own_environment_resumes(compose_run, tmp_path, capsys, flaw):
 
 
 def test_a_module_that_only_a_run_folder_names_is_refused(compose_run, tmp_path):
-    config = compose_run("state_push", *TINY, *TOY, f"run_dir={tmp_path}")
+    config = compose_run("state_push", *TWO_EVALUATIONS, *TOY, f"run_dir={tmp_path}")
     with pytest.raises(ConfigError, match=r"task.env_id='toy_goal_env:Toy-v0': expected a module"):
         start(config | {"trusted_modules": []})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from tiny_runs import ONE_EVALUATION
 
 from fetchlab import config
 from fetchlab.checkpoint.safe_config import allowed_targets, load_run_config
@@ -19,12 +20,6 @@ from fetchlab.overrides import one_line
 from fetchlab.run import start
 
 ROOT = Path(__file__).parents[2]
-TINY = (
-    *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
-    *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1", "trainer=cpu"),
-    *("collect.learning_starts=20", "replay.capacity=30", "replay.margin_env_steps=30"),
-    *("callbacks.evaluation.every_env_steps=36", "callbacks.evaluation.episodes=2"),
-)
 
 
 def said_of(*overrides):
@@ -157,7 +152,7 @@ def test_a_module_of_the_users_own_trains_only_where_it_can_be_resumed(tmp_path)
     )
     run_dir, path = tmp_path / "run", f"{ROOT / 'src'}{os.pathsep}{tmp_path}"
     given = ("--config-dir", str(tmp_path), "experiment=mine", "trusted_modules=[my_pkg]")
-    done = train(*given, *TINY, f"run_dir={run_dir}", PYTHONPATH=path)
+    done = train(*given, *ONE_EVALUATION, "trainer=cpu", f"run_dir={run_dir}", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert json.loads((run_dir / "summary.json").read_text())["status"] == "finished"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from resnet_weights import write_resnet_weights
+from tiny_runs import ONE_EVALUATION
 
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.run import start
@@ -14,12 +15,6 @@ from fetchlab.run import start
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("encoder", "pooling", "feature_norm", "augment", "relabel", "routing")
 OPTIONS = {name: sorted(file.stem for file in (CONFIGS / name).glob("*.yaml")) for name in GROUPS}
-TINY = (
-    *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
-    *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1"),
-    *("collect.learning_starts=20", "replay.capacity=30", "replay.margin_env_steps=30"),
-    *("callbacks.evaluation.every_env_steps=36", "callbacks.evaluation.episodes=2"),
-)
 
 
 @pytest.mark.parametrize("nth", range(max(len(options) for options in OPTIONS.values())))
@@ -29,7 +24,9 @@ def test_options_train(compose_run, tmp_path, nth):
     if chosen["encoder"] == "resnet_stem":
         weights = write_resnet_weights(tmp_path / "resnet18.pth")
         overrides.append(f"encoder.weights_path={weights}")
-    cfg = compose_run("pixel_push_strict", *TINY, *overrides, f"run_dir={tmp_path / 'run'}")
+    cfg = compose_run(
+        "pixel_push_strict", *ONE_EVALUATION, *overrides, f"run_dir={tmp_path / 'run'}"
+    )
     summary = start(cfg)
     assert summary["status"] == "finished"
     assert summary["grad_updates"] >= 2

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from known_specs import PUSH
+from tiny_runs import ONE_EVALUATION
 
 from fetchlab.build import build_module
 from fetchlab.config import typed
@@ -24,12 +25,6 @@ from run_hash import run_hash
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
 CELLS = ("pixel_push_nodrq", "pixel_push_nodrq_noss", "pixel_push_noss", "pixel_push")
-TINY = (
-    *("debug=default", "total_env_steps=36", "algo.batch_size=3", "algo.utd_ratio=0.25"),
-    *("task.max_episode_steps=5", "collect.n_envs=2", "collect.workers=1"),
-    *("collect.learning_starts=20", "replay.capacity=30", "replay.margin_env_steps=30"),
-    *("callbacks.evaluation.every_env_steps=36", "callbacks.evaluation.episodes=2"),
-)
 
 
 def jobs(sweep):
@@ -89,7 +84,7 @@ def test_a_sweep_that_is_killed_goes_on_outlives_failures_and_its_runs_are_those
     compose_run, tmp_path
 ):
     # The second and fourth runs cannot be built: 4 of their 2 critics.
-    chosen = ("sweep=leak", "experiment=state_push", "algo.target_subset=2,4", *TINY)
+    chosen = ("sweep=leak", "experiment=state_push", "algo.target_subset=2,4", *ONE_EVALUATION)
     work, sweep, alone = (tmp_path / name for name in ("work", "sweep", "alone"))
     work.mkdir()
     killed(
@@ -114,7 +109,7 @@ def test_a_sweep_that_is_killed_goes_on_outlives_failures_and_its_runs_are_those
         assert summary["grad_updates"] >= 2
         finished[path.parent.name] = summary["seed"]
     assert finished == {first.name: 0, run_dir.name: 1}
-    one = ("algo.target_subset=2", *TINY, "seed=1", f"run_dir={alone}")
+    one = ("algo.target_subset=2", *ONE_EVALUATION, "seed=1", f"run_dir={alone}")
     start(compose_run("state_push", *one))
     assert metrics(run_dir) == metrics(alone)
     assert run_hash(run_dir)["H"] == run_hash(alone)["H"]
@@ -132,7 +127,7 @@ def metrics(run_dir):
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_a_whole_sweep_runs(tmp_path, sweep):
     swept = {override.partition("=")[0] for override in jobs(sweep)[0]} | {"seed"}
-    tiny = [override for override in TINY if override.partition("=")[0] not in swept]
+    tiny = [override for override in ONE_EVALUATION if override.partition("=")[0] not in swept]
     done = multirun(f"sweep={sweep}", "seed=0", *tiny, f"run_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     expected = len([job for job in jobs(sweep) if "seed=0" in job])

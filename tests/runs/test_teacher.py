@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_runs import TWO_EVALUATIONS
 
 import train as entry
 from fetchlab.checkpoint.find import newest_valid
@@ -21,23 +22,7 @@ from fetchlab.teacher import with_teacher
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from run_hash import run_hash
 
-TINY = (
-    "debug=default",
-    "trainer=cpu",
-    "task.max_episode_steps=10",
-    "total_env_steps=56",
-    "algo.batch_size=2",
-    "algo.utd_ratio=0.25",
-    "replay.capacity=50",
-    "replay.margin_env_steps=50",
-    "collect.n_envs=2",
-    "collect.workers=1",
-    "collect.learning_starts=20",
-    "callbacks.log_every_env_steps=20",
-    "callbacks.evaluation.every_env_steps=28",
-    "callbacks.evaluation.episodes=2",
-    "callbacks.evaluation.n_envs=1",
-)
+TINY = ("trainer=cpu", *TWO_EVALUATIONS)
 STUDENT = ("pixel_push_laptop_student", *TINY)
 
 
