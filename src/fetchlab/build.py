@@ -36,7 +36,7 @@ from fetchlab.checkpoint.torch_io import CommitCheckpointIO
 from fetchlab.collect.collector import Collector
 from fetchlab.collect.datamodule import ReplayDataModule
 from fetchlab.config import typed
-from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, EnvSpec
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, STATE, EnvSpec
 from fetchlab.envs.batched import make_env
 from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import ConfigError, require
@@ -222,7 +222,11 @@ def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
     normalizer = VectorNormalizer(
         stored, obs.normalize, obs.normalize_std_floor, obs.normalize_clip
     )
-    symmetry = None if run.symmetry is None else swap_in(run.symmetry)(env_spec=spec)
+    symmetry = None
+    if run.symmetry is not None:
+        mapped = vision is not None and PIXELS in (*obs.actor_inputs, *obs.critic_inputs)
+        cameras = obs.pixels.cameras if mapped and obs.pixels else []
+        symmetry = swap_in(run.symmetry)(env_spec=spec, cameras=cameras)
     agent = Agent(spec, obs.actor_inputs, obs.critic_inputs, vision, normalizer, symmetry)
     return swap_in(run.algo.target)(
         agent=agent,

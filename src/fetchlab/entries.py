@@ -139,8 +139,13 @@ class Symmetry(Protocol):
     """Transitions to transitions that are as true, which actor and critics learn from instead.
 
     ``__call__(batch, rng)`` takes a batch [B] and returns one with other vectors and actions,
-    under ``next`` too; rewards, ends and pixels stay. An ``nn.Module``, built with ``env_spec``.
+    under ``next`` too; rewards and ends stay. An ``nn.Module``, built with ``env_spec`` and
+    ``cameras``: those of an agent whose actor or critics are given pixels, else none.
+
+    ``maps_images``: whether pixels are mapped, too, as those agents need; else they stay.
     """
+
+    maps_images: bool
 
     def __call__(self, batch: TensorDictBase, rng: torch.Generator) -> TensorDictBase: ...
 

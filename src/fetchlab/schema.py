@@ -218,7 +218,7 @@ class Run:
     pooling: Annotated[Target | None, Supplied(("in_shape",))]
     feature_norm: Annotated[Target | None, Supplied(first=True)]
     augment: Target
-    symmetry: Annotated[Target | None, Supplied(("env_spec",))]
+    symmetry: Annotated[Target | None, Supplied(("env_spec", "cameras"))]
     relabel: Target
     replay: Replay
     algo: Annotated[

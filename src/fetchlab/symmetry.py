@@ -5,29 +5,45 @@ goes along or across. A learner that draws for each sampled transition one of th
 maps observation, goals, action and what followed by it, learns from every env step what it would
 learn from up to eight (kaleidoscope experience replay, Lin et al. 2020, arXiv 1909.10707). Rewards
 and ends stay: distances do not change.
+
+Where cameras are mirror images of each other, so are their pictures: of the mirrored world each
+shows what the other one saw, left and right exchanged. They show a mirrored robot, too, which none
+is; that a policy may learn from such pictures is what Wang et al. 2022 found (arXiv 2211.09231).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, STATE, EnvSpec
+from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, STATE, EnvSpec
 from fetchlab.errors import require
 from fetchlab.fields import Hint, Length
 
 ACTION = "action"
 #: Signed permutations of (x, y): -1 mirrors x, -1 mirrors y, whether the two are exchanged then.
 GROUPS = {
+    "mirror_x": ((1, 1, False), (-1, 1, False)),
     "mirror_y": ((1, 1, False), (1, -1, False)),
     "mirrors": tuple((x, y, False) for x in (1, -1) for y in (1, -1)),
     "square": tuple((x, y, turn) for x in (1, -1) for y in (1, -1) for turn in (False, True)),
 }
+SAME = 1e-3  # metres, degrees: two cameras that are as near are one
 Indices = Annotated[dict[str, list[int]], Hint("e.g. {state: [0, 3]}")]
+
+
+class Pose(Protocol):
+    """Where a camera stands, as `fetchlab.schema.Camera` has it."""
+
+    lookat: Sequence[float]
+    distance: float
+    azimuth: float
+    elevation: float
 
 
 class PlaneSymmetry(nn.Module):
@@ -37,8 +53,9 @@ class PlaneSymmetry(nn.Module):
 
     Args:
         env_spec: of the environment.
-        group: ``mirror_y`` exchanges left and right; ``mirrors`` also near and far; ``square`` also
-            x and y, which makes quarter turns.
+        cameras: whose pictures are mapped, in the order of a frame's channels; none: they stay.
+        group: ``mirror_y`` exchanges left and right, ``mirror_x`` near and far; ``mirrors`` both;
+            ``square`` also x and y, which makes quarter turns.
         center: (x, y) of the point that stays where it is, in the unit of the positions.
         positions: by entry (``state``, ``achieved_goal``, ``desired_goal``), the indices of each x
             of a position; its y follows.
@@ -47,13 +64,18 @@ class PlaneSymmetry(nn.Module):
             a mirror. Exact for angular velocities; for Euler angles, of mirrors.
 
     Raises:
-        ConfigError: an entry that is not stored, or an index outside of it.
+        ConfigError: an entry that is not stored, an index outside of it, or cameras that the group
+            does not map onto each other.
     """
+
+    seen_by: Tensor
+    mirrored: Tensor
 
     def __init__(
         self,
         env_spec: EnvSpec,
-        group: Literal["mirror_y", "mirrors", "square"],
+        cameras: Sequence[Pose | None],
+        group: Literal["mirror_x", "mirror_y", "mirrors", "square"],
         center: Annotated[list[float], Length(2), Hint("give x, y", "a list of 2 numbers")],
         positions: Indices,
         directions: Indices,
@@ -81,6 +103,12 @@ class PlaneSymmetry(nn.Module):
             self.register_buffer(f"origin_{name}", origin, persistent=False)
             self.register_buffer(f"source_{name}", source, persistent=False)
             self.register_buffer(f"sign_{name}", sign, persistent=False)
+        self.maps_images = len(cameras) > 0
+        if self.maps_images:
+            seen_by = [_seen_by(one, cameras, center) for one in self._elements]
+            mirrored = [x * y * (-1 if turned else 1) < 0 for x, y, turned in self._elements]
+            self.register_buffer("seen_by", torch.tensor(seen_by), persistent=False)
+            self.register_buffer("mirrored", torch.tensor(mirrored), persistent=False)
 
     def _table(
         self,
@@ -108,9 +136,9 @@ class PlaneSymmetry(nn.Module):
         return origin, source, sign
 
     def forward(self, batch: TensorDictBase, rng: torch.Generator) -> TensorDictBase:
-        """The transitions' images: vectors and action of ``batch`` [B], and of ``next``.
+        """The transitions' images: vectors and action of ``batch`` [B], and of ``next``; pixels.
 
-        A new batch; its other entries, pixels among them, are those of ``batch``.
+        A new batch; its other entries, pixels among them without cameras, are those of ``batch``.
         """
         n = len(self._elements)
         which = torch.randint(n, batch.batch_size, generator=rng, device=rng.device)
@@ -120,7 +148,20 @@ class PlaneSymmetry(nn.Module):
             found = self._images(name, [rows.get(name) for rows in both], which)
             for rows, image in zip(both, found, strict=True):
                 rows.set(name, image)
+        if self.maps_images:
+            images.set(PIXELS, self._pictures(batch.get(PIXELS), which))
         return images.set("next", after)
+
+    def _pictures(self, frames: Tensor, which: Tensor) -> Tensor:
+        """Frames (B, S, 3V, H, W) uint8, each row's V pictures under its element ``which`` (B,)."""
+        rows, stack, channels, height, width = frames.shape
+        views = channels // 3
+        first = torch.arange(rows * stack, device=which.device).view(rows, stack, 1) * views
+        taken = first + self.seen_by.index_select(0, which).unsqueeze(1)
+        pictures = frames.reshape(-1, 3, height, width).index_select(0, taken.flatten())
+        moved = pictures.view(frames.shape)
+        mirrored = self.mirrored.index_select(0, which).view(-1, 1, 1, 1, 1)
+        return torch.where(mirrored, moved.flip(-1), moved)
 
     def _images(self, name: str, entries: Sequence[Tensor], which: Tensor) -> list[Tensor]:
         """Of entries (B, D) of that name, each row under its element ``which`` (B,)."""
@@ -137,3 +178,39 @@ def _turn(source: Tensor, sign: Tensor, x: int, of_x: int, of_y: int, turned: bo
     signs = (of_y, of_x) if turned else (of_x, of_y)
     source[x], source[x + 1] = first, second
     sign[x], sign[x + 1] = signs
+
+
+def _mapped(element: tuple[int, int, bool], x: float, y: float) -> tuple[float, float]:
+    """The element's effect on one vector, as `_turn` has it."""
+    of_x, of_y, turned = element
+    return (of_y * y, of_x * x) if turned else (of_x * x, of_y * y)
+
+
+def _seen_by(
+    element: tuple[int, int, bool], cameras: Sequence[Pose | None], center: Sequence[float]
+) -> list[int]:
+    """Of each camera, which one saw what it shows of the world under that element."""
+    images = [_image(one, element, center) for one in cameras]
+    found = []
+    for number, camera in enumerate(cameras):
+        place = _image(camera, (1, 1, False), center)
+        alike = [math.dist(place, image) < SAME for image in images]
+        where = f"camera {number}" if camera is None else f"azimuth {camera.azimuth:g}"
+        expected = f"cameras that are mirror images of each other; the one of {where} is of none"
+        remedy = "use symmetry=none, or symmetry=mirrors with obs=pixels_strict_two"
+        known = ", ".join("default" if one is None else f"{one.azimuth:g}" for one in cameras)
+        require(any(alike), "symmetry", f"azimuths {known}", expected, remedy)
+        found.append(alike.index(True))
+    return found
+
+
+def _image(
+    camera: Pose | None, element: tuple[int, int, bool], center: Sequence[float]
+) -> tuple[float, ...]:
+    """What tells one place of a camera from another: where it looks, and from where."""
+    if camera is None:  # the environment's own, which is not known here: like no other
+        return (math.nan,) * 7
+    x, y = _mapped(element, camera.lookat[0] - center[0], camera.lookat[1] - center[1])
+    angle = math.radians(camera.azimuth)
+    direction = _mapped(element, math.cos(angle), math.sin(angle))
+    return x, y, camera.lookat[2], camera.distance, camera.elevation, *direction

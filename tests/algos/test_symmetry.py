@@ -12,17 +12,26 @@ from known_specs import PUSH, REACH
 from small_sac import PIXEL_INPUTS, B, make_agent, make_batch
 from tensordict import TensorDict
 
-from fetchlab.config import ROOT
+from fetchlab.build import task_spec
+from fetchlab.config import ROOT, typed
+from fetchlab.envs.fetch import FetchEnv
 from fetchlab.errors import ConfigError
+from fetchlab.schema import Camera
 from fetchlab.symmetry import GROUPS, PlaneSymmetry
 
 CENTER = (1.363, 0.749)
 SQUARE = yaml.safe_load((ROOT / "configs/symmetry/square.yaml").read_text())
 ARGUMENTS = {key: value for key, value in SQUARE.items() if not key.startswith("_")}
+MIRRORS = yaml.safe_load((ROOT / "configs/symmetry/mirrors.yaml").read_text())
+X, Y = MIRRORS["center"]
 
 
-def symmetry(group="square", spec=PUSH, **changes):
-    return PlaneSymmetry(spec, **{**ARGUMENTS, "group": group, **changes})
+def symmetry(group="square", spec=PUSH, cameras=(), **changes):
+    return PlaneSymmetry(spec, cameras, **{**ARGUMENTS, "group": group, **changes})
+
+
+def camera(azimuth, lookat=(X, Y, 0.44)):
+    return Camera(lookat, 0.65, azimuth, -35.0)
 
 
 def rows(n=64):
@@ -99,7 +108,7 @@ def test_a_batch_keeps_the_rest_and_is_not_changed():
     batch = rows(4096)
     before = batch.clone()
     image = symmetry()(batch, torch.Generator().manual_seed(3))
-    assert image["pixels"] is batch["pixels"]
+    assert image["pixels"] is batch["pixels"]  # there are no cameras
     assert image["next", "reward"] is batch["next", "reward"]
     assert (batch == before).all()
     untouched = [2, 5, 8, 9, 10, 16, 22, 23, 24]  # heights, climbs and fingers
@@ -157,9 +166,125 @@ def test_what_does_not_fit(spec, changes, message):
         symmetry(spec=spec, **changes)
 
 
-def test_agents_with_images_as_inputs_are_refused():
-    with pytest.raises(ConfigError, match="symmetry='PlaneSymmetry': expected none where pixels"):
+def test_agents_with_images_as_inputs_want_their_images_mapped():
+    with pytest.raises(
+        ConfigError, match="symmetry='PlaneSymmetry': expected one that maps images"
+    ):
         make_agent(actor_inputs=PIXEL_INPUTS, symmetry=symmetry())
+
+
+def numbered(azimuths, rows=1, stack=2):
+    """Frames (B, S, 3V, 1, 2): camera v has 10 v on the left, 10 v + 1 on the right, + 100 s."""
+    one = torch.tensor([[10 * v, 10 * v + 1] for v in range(len(azimuths))], dtype=torch.uint8)
+    frames = one.repeat_interleave(3, 0)[None, None, :, None, :].repeat(rows, stack, 1, 1, 1)
+    return frames + 100 * torch.arange(stack, dtype=torch.uint8).view(1, -1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("group", "azimuths", "expected"),
+    [
+        # Each camera's picture under each element: whose it is, and "m" for left and right swapped.
+        ("mirrors", (270.0, 90.0), ["0 1", "1m 0m", "0m 1m", "1 0"]),
+        ("mirrors", (0.0, 180.0), ["0 1", "0m 1m", "1m 0m", "1 0"]),
+        ("mirror_x", (90.0,), ["0", "0m"]),
+        ("mirror_y", (-180.0,), ["0", "0m"]),
+        (
+            "mirrors",
+            (45.0, 135.0, 225.0, -45.0),
+            ["0 1 2 3", "3m 2m 1m 0m", "1m 0m 3m 2m", "2 3 0 1"],
+        ),
+    ],
+)
+def test_pictures_by_hand(group, azimuths, expected):
+    mapping = symmetry(group, cameras=[camera(one) for one in azimuths], center=[X, Y])
+    which = torch.arange(len(GROUPS[group]))
+    found = mapping._pictures(numbered(azimuths, len(which)), which)
+    for element, row in enumerate(expected):
+        for v, word in enumerate(row.split()):
+            first = 10 * int(word.strip("m"))
+            pair = [first + 1, first] if "m" in word else [first, first + 1]
+            for s in (0, 1):
+                pictures = found[element, s, 3 * v : 3 * v + 3, 0]
+                assert pictures.tolist() == [[100 * s + value for value in pair]] * 3
+
+
+def test_a_quarter_turn_takes_the_picture_of_the_camera_that_turns_there():
+    azimuths = (0.0, 90.0, 180.0, 270.0)
+    mapping = symmetry("square", cameras=[camera(one) for one in azimuths], center=[X, Y])
+    turn = GROUPS["square"].index((1, -1, True))  # (x, y) -> (-y, x)
+    assert mapping.seen_by[turn].tolist() == [3, 0, 1, 2]  # a camera at 0 degrees turns to 90
+    assert not mapping.mirrored[turn]
+
+
+@pytest.fixture(scope="module")
+def two_cameras(compose_run):
+    overrides = ("symmetry=mirrors", "obs.pixels.image_size=64", "obs.pixels.show_goal=true")
+    return typed(compose_run("pixel_push_laptop_critic", *overrides))
+
+
+@pytest.mark.parametrize("place", [(1.30, 0.66), (1.45, 0.84), (1.28, 0.85)])
+def test_the_shipped_cameras_show_a_mirrored_goal_where_the_picture_says(two_cameras, place):
+    env = FetchEnv(task_spec(two_cameras))
+    env.reset(0)
+
+    def frame(x, y):
+        env._inner.goal = np.array([x, y, 0.43])
+        return torch.as_tensor(env.render_frame())
+
+    def red(picture):
+        r, g, b = picture.int()
+        return (r > 120) & (g < 60) & (b < 60)
+
+    mapping = symmetry("mirrors", cameras=two_cameras.obs.pixels.cameras, center=[X, Y])
+    frames = frame(*place)[None, None].expand(4, 1, -1, -1, -1)
+    mapped = mapping._pictures(frames, torch.arange(4))[:, 0]
+    places = set()
+    for (of_x, of_y, _), picture in zip(GROUPS["mirrors"], mapped, strict=True):
+        seen = frame(X + of_x * (place[0] - X), Y + of_y * (place[1] - Y))
+        for view in (slice(0, 3), slice(3, 6)):
+            assert torch.equal(red(picture[view]), red(seen[view]))
+            assert 5 < red(seen[view]).sum() < 60
+            places.add(tuple(red(seen[view]).nonzero().float().mean(dim=0).tolist()))
+    assert len(places) == 4  # two in each camera
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("group", "cameras", "message"),
+    [
+        ("square", [camera(270.0), camera(90.0)], "the one of azimuth 270 is of none"),
+        ("mirrors", [camera(90.0)], "symmetry='azimuths 90': expected cameras that are mirror im"),
+        ("mirrors", [camera(90.0), camera(271.0)], "'azimuths 90, 271': expected cameras that are"),
+        ("mirrors", [camera(90.0, (X, Y + 0.01, 0.44)), camera(270.0)], "of azimuth 90 is of none"),
+        ("mirror_x", [None], "symmetry='azimuths default': .*the one of camera 0 is of none; use"),
+    ],
+)
+def test_cameras_that_are_no_images_of_each_other(group, cameras, message):
+    with pytest.raises(ConfigError, match=message):
+        symmetry(group, cameras=cameras, center=[X, Y])
+
+
+def test_what_an_encoder_is_asked_fits_what_it_sees():
+    """Auxiliary losses get the rows that the images show, mapped or not."""
+    batch, rng = make_batch(), torch.Generator().manual_seed(5)
+    heads = {key: ["state", "desired_goal"] for key in ("actor_inputs", "critic_inputs")}
+    plain = make_agent(symmetry=symmetry(), **heads)
+    assert plain.look(batch, rng).pictured is batch
+    mapping = symmetry("mirror_x", cameras=[camera(90.0)], center=[X, Y])
+    agent = make_agent(actor_inputs=PIXEL_INPUTS, symmetry=mapping)
+    state = rng.get_state()
+    looked = agent.look(batch, rng)
+    rng.set_state(state)
+    image = mapping(batch, rng)
+    moved = (image["pixels"] != batch["pixels"]).flatten(1).any(dim=1)
+    assert 0 < moved.sum() < B
+    turned = (image["desired_goal"] - batch["desired_goal"]).abs().amax(dim=1) > 1e-4
+    assert torch.equal(moved, turned)
+    for name in ("state", "pixels"):
+        assert torch.equal(looked.pictured[name], image[name])
+    stack = agent.vision.frame_stack
+    assert torch.equal(looked.obs.images, image["pixels"][:, :stack].flatten(1, 2))
+    assert torch.equal(looked.next_obs.images, image["pixels"][:, -stack:].flatten(1, 2))
 
 
 def test_an_agent_looks_through_it():

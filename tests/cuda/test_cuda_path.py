@@ -39,6 +39,12 @@ AGENTS = {
         "auxiliary=[goal_prediction,next_features]",
     ),
     "estimate": ("pixel_push_laptop_student", "obs.pixels.image_size=16", "encoder.filters=8"),
+    "mirrors": (
+        "pixel_push_laptop_critic",
+        "obs.pixels.image_size=16",
+        "encoder.filters=8",
+        "symmetry=mirrors",
+    ),
     "state": (
         "state_push",
         "obs.normalize=fixed",

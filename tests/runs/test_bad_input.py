@@ -75,7 +75,7 @@ ROOT = Path(__file__).parents[2]
         ("routing=auxiliary auxiliary=[]", r"auxiliary=\[\]: expected a loss"),
         ("obs=state auxiliary=[goal_prediction]", "expected no loss for an agent without pixels"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
-        ("symmetry=square", "symmetry='PlaneSymmetry': expected none where pixels are an input"),
+        ("symmetry=square", "symmetry='azimuths 270': expected cameras that are mirror images"),
         ("task=fetch_reach obs=state symmetry=square", "symmetry.directions.state=14: expected"),
         ("obs=state symmetry=square symmetry.center=[1]", "symmetry.center="),
         (

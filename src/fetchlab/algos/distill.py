@@ -111,7 +111,7 @@ class Distill(OffPolicy):
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """The student on the teacher's labels, the encoder by what the routing says."""
         agent = self.agent
-        obs, _, next_obs = agent.look(batch, self.rng)
+        obs, _, next_obs, pictured = agent.look(batch, self.rng)
         features, ahead = agent.encode(obs.images), None
         if any(loss.needs_next_features for loss in agent.losses):
             with torch.no_grad():
@@ -122,7 +122,7 @@ class Distill(OffPolicy):
             seen = self.route("actor", features)
             action = torch.tanh(agent.actor(agent.actor_input(obs.vectors, seen)))
         loss = (action - self.teacher.act(batch)).square().sum(dim=-1).mean()
-        self.step("actor", self.with_auxiliary("actor", loss, features, batch, ahead))
+        self.step("actor", self.with_auxiliary("actor", loss, features, pictured, ahead))
         if ahead is not None:
             self.average((agent.encoder_target, agent.encoder))
         return {"train/actor_loss": loss}

@@ -122,14 +122,16 @@ class SAC(OffPolicy):
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Critics and encoder, then the actor, then the targets."""
         agent = self.agent
-        obs, taken, next_obs = agent.look(batch, self.rng)
+        obs, taken, next_obs, pictured = agent.look(batch, self.rng)
         features = self.encode(obs.images)
 
         target, next_features = self._target(batch.get("next"), next_obs)
         seen = self.route("critic", features)
         q = agent.critic(agent.critic_input(obs.vectors, seen), taken)
         q_loss = critic_loss(q, target)
-        self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
+        self.step(
+            "critic", self.with_auxiliary("critic", q_loss, features, pictured, next_features)
+        )
 
         if self.routing.encodes_again:
             features = self.encode(obs.images)
@@ -146,7 +148,7 @@ class SAC(OffPolicy):
         if self._learn_entropy:
             desired = self._target_entropy
             pi_loss = pi_loss + entropy_coefficient_loss(self.log_alpha, log_prob, desired)
-        self.step("actor", self.with_auxiliary("actor", pi_loss, features, batch, next_features))
+        self.step("actor", self.with_auxiliary("actor", pi_loss, features, pictured, next_features))
 
         self.average((agent.critic_target, agent.critic), (agent.encoder_target, agent.encoder))
         values = (q_loss, pi_loss, -log_prob.mean(), q.mean(), alpha)

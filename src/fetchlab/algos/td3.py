@@ -86,22 +86,24 @@ class TD3(OffPolicy):
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Critics and encoder; in every ``policy_delay``-th update the actor and the targets."""
         agent = self.agent
-        obs, taken, next_obs = agent.look(batch, self.rng)
+        obs, taken, next_obs, pictured = agent.look(batch, self.rng)
         features = self.encode(obs.images)
 
         target, next_features = self._target(batch.get("next"), next_obs)
         seen = self.route("critic", features)
         q = agent.critic(agent.critic_input(obs.vectors, seen), taken)
         q_loss = critic_loss(q, target)
-        self.step("critic", self.with_auxiliary("critic", q_loss, features, batch, next_features))
+        self.step(
+            "critic", self.with_auxiliary("critic", q_loss, features, pictured, next_features)
+        )
 
         if self.due(self.actor_every):
-            self._follow(batch, obs, features, next_features)
+            self._follow(pictured, obs, features, next_features)
         values = (q_loss, self.actor_loss, q.mean())
         return dict(zip(self.metrics, values, strict=True))
 
     def _follow(
-        self, batch: TensorDictBase, obs: Seen, features: Tensor | None, ahead: Tensor | None
+        self, pictured: TensorDictBase, obs: Seen, features: Tensor | None, ahead: Tensor | None
     ) -> None:
         """Actor, then targets."""
         agent = self.agent
@@ -112,7 +114,7 @@ class TD3(OffPolicy):
         # The critics only judge here: the encoder is reached through the policy alone.
         judged = None if features is None else features.detach()
         loss = -agent.critic(agent.critic_input(obs.vectors, judged), action)[0].mean()
-        self.step("actor", self.with_auxiliary("actor", loss, features, batch, ahead))
+        self.step("actor", self.with_auxiliary("actor", loss, features, pictured, ahead))
         self.actor_loss.copy_(loss.detach())
         self.average(
             (agent.critic_target, agent.critic),

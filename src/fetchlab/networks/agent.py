@@ -51,6 +51,7 @@ class Transition(NamedTuple):
     obs: Seen
     action: Tensor  # (B, A)
     next_obs: Seen
+    pictured: TensorDictBase  # the rows [B] that the images show: what is asked of an encoder
 
 
 class Vision(NamedTuple):
@@ -100,9 +101,10 @@ class Agent(nn.Module):
         check_inputs("obs.actor_inputs", actor_inputs)
         check_inputs("obs.critic_inputs", critic_inputs)
         sees = PIXELS in (*actor_inputs, *critic_inputs)
-        expected = f"none where {PIXELS} are an input: an image has no such symmetry"
+        fits = symmetry is None or not sees or symmetry.maps_images
+        expected = f"one that maps images, where {PIXELS} are an input"
         remedy = "use symmetry=none, or obs=estimate"
-        require(symmetry is None or not sees, "symmetry", type(symmetry).__name__, expected, remedy)
+        require(fits, "symmetry", type(symmetry).__name__, expected, remedy)
         self.symmetry = symmetry
         self.env_spec = env_spec
         self.actor_inputs, self.critic_inputs = tuple(actor_inputs), tuple(critic_inputs)
@@ -178,12 +180,14 @@ class Agent(nn.Module):
         return rows.copy().set(STATE, state)
 
     def look(self, batch: TensorDictBase, rng: torch.Generator) -> Transition:
-        """What an update sees of a batch [B]: vectors under ``symmetry``, images augmented."""
+        """What an update sees of a batch [B] under ``symmetry``; images are augmented, too."""
         rows = batch if self.symmetry is None else self.symmetry(batch, rng)
+        pictured = rows if self.symmetry is not None and self.symmetry.maps_images else batch
         goal, action = rows.get(DESIRED_GOAL), rows.get("action")
         vectors, next_vectors = self.vectors(rows, goal), self.vectors(rows.get("next"), goal)
-        images, next_images = self._images(batch, rng)
-        return Transition(Seen(vectors, images), action, Seen(next_vectors, next_images))
+        images, next_images = self._images(pictured, rng)
+        obs, next_obs = Seen(vectors, images), Seen(next_vectors, next_images)
+        return Transition(obs, action, next_obs, pictured)
 
     def _images(
         self, batch: TensorDictBase, rng: torch.Generator
