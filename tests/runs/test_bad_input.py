@@ -76,8 +76,14 @@ ROOT = Path(__file__).parents[2]
         ("obs=state auxiliary=[goal_prediction]", "expected no loss for an agent without pixels"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
         ("symmetry=square", "symmetry='azimuths default': expected cameras that are mirror images"),
-        ("obs=pixels_strict symmetry=mirrors", "symmetry='azimuths 270': expected cameras that are"),
-        ("obs=pixels_strict_two symmetry=square", "one of azimuth 270 is of none; use symmetry=none"),
+        (
+            "obs=pixels_strict symmetry=mirrors",
+            "symmetry='azimuths 270': expected cameras that are",
+        ),
+        (
+            "obs=pixels_strict_two symmetry=square",
+            "one of azimuth 270 is of none; use symmetry=none",
+        ),
         ("task=fetch_reach obs=state symmetry=square", "symmetry.directions.state=14: expected"),
         ("obs=state symmetry=square symmetry.center=[1]", "symmetry.center="),
         (
