@@ -224,8 +224,8 @@ def build_module(run: Run, spec: EnvSpec) -> OffPolicy:
     )
     symmetry = None
     if run.symmetry is not None:
-        mapped = vision is not None and PIXELS in (*obs.actor_inputs, *obs.critic_inputs)
-        cameras = obs.pixels.cameras if mapped and obs.pixels else []
+        mapped = PIXELS in (*obs.actor_inputs, *obs.critic_inputs)
+        cameras = obs.pixels.cameras if obs.pixels and mapped else []
         symmetry = swap_in(run.symmetry)(env_spec=spec, cameras=cameras)
     agent = Agent(spec, obs.actor_inputs, obs.critic_inputs, vision, normalizer, symmetry)
     return swap_in(run.algo.target)(

@@ -26,6 +26,7 @@ from fetchlab.errors import require
 from fetchlab.fields import Hint, Length
 
 ACTION = "action"
+Element = tuple[int, int, bool]
 #: Signed permutations of (x, y): -1 mirrors x, -1 mirrors y, whether the two are exchanged then.
 GROUPS = {
     "mirror_x": ((1, 1, False), (-1, 1, False)),
@@ -106,7 +107,7 @@ class PlaneSymmetry(nn.Module):
         self.maps_images = len(cameras) > 0
         if self.maps_images:
             seen_by = [_seen_by(one, cameras, center) for one in self._elements]
-            mirrored = [x * y * (-1 if turned else 1) < 0 for x, y, turned in self._elements]
+            mirrored = [_determinant(one) < 0 for one in self._elements]
             self.register_buffer("seen_by", torch.tensor(seen_by), persistent=False)
             self.register_buffer("mirrored", torch.tensor(mirrored), persistent=False)
 
@@ -126,12 +127,12 @@ class PlaneSymmetry(nn.Module):
         points = positions.get(name, ())
         for x in points:
             origin[x], origin[x + 1] = center[0], center[1]
-        for row, (of_x, of_y, turned) in enumerate(self._elements):
+        for row, element in enumerate(self._elements):
             for x in (*points, *directions.get(name, ())):
-                _turn(source[row], sign[row], x, of_x, of_y, turned)
+                _turn(source[row], sign[row], x, element)
             for x in spins.get(name, ()):  # pseudovectors: times the determinant
-                mirrored = of_x * of_y * (-1 if turned else 1)
-                _turn(source[row], sign[row], x, of_x * mirrored, of_y * mirrored, turned)
+                mirrored = _determinant(element)
+                _turn(source[row], sign[row], x, element, mirrored)
                 sign[row, x + 2] = mirrored
         return origin, source, sign
 
@@ -172,22 +173,31 @@ class PlaneSymmetry(nn.Module):
         return [(one - origin).gather(-1, source) * sign + origin for one in entries]
 
 
-def _turn(source: Tensor, sign: Tensor, x: int, of_x: int, of_y: int, turned: bool) -> None:
-    """The element's effect on one pair of numbers (x, x + 1)."""
-    first, second = (x + 1, x) if turned else (x, x + 1)
-    signs = (of_y, of_x) if turned else (of_x, of_y)
-    source[x], source[x + 1] = first, second
-    sign[x], sign[x + 1] = signs
-
-
-def _mapped(element: tuple[int, int, bool], x: float, y: float) -> tuple[float, float]:
-    """The element's effect on one vector, as `_turn` has it."""
+def _parts(element: Element) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of an image's x and of its y: which of the two it was (0: x, 1: y), and its sign."""
     of_x, of_y, turned = element
-    return (of_y * y, of_x * x) if turned else (of_x * x, of_y * y)
+    return ((1, of_y), (0, of_x)) if turned else ((0, of_x), (1, of_y))
+
+
+def _determinant(element: Element) -> int:
+    """-1 of a mirror, 1 of a turn."""
+    of_x, of_y, turned = element
+    return of_x * of_y * (-1 if turned else 1)
+
+
+def _turn(source: Tensor, sign: Tensor, x: int, element: Element, times: int = 1) -> None:
+    """The element's effect on one pair of numbers (x, x + 1), ``times`` a sign."""
+    for nth, (which, of) in enumerate(_parts(element)):
+        source[x + nth], sign[x + nth] = x + which, of * times
+
+
+def _mapped(element: Element, *vector: float) -> list[float]:
+    """The element's effect on one vector (x, y)."""
+    return [of * vector[which] for which, of in _parts(element)]
 
 
 def _seen_by(
-    element: tuple[int, int, bool], cameras: Sequence[Pose | None], center: Sequence[float]
+    element: Element, cameras: Sequence[Pose | None], center: Sequence[float]
 ) -> list[int]:
     """Of each camera, which one saw what it shows of the world under that element."""
     images = [_image(one, element, center) for one in cameras]
@@ -204,9 +214,7 @@ def _seen_by(
     return found
 
 
-def _image(
-    camera: Pose | None, element: tuple[int, int, bool], center: Sequence[float]
-) -> tuple[float, ...]:
+def _image(camera: Pose | None, element: Element, center: Sequence[float]) -> tuple[float, ...]:
     """What tells one place of a camera from another: where it looks, and from where."""
     if camera is None:  # the environment's own, which is not known here: like no other
         return (math.nan,) * 7

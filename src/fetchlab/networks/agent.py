@@ -181,8 +181,10 @@ class Agent(nn.Module):
 
     def look(self, batch: TensorDictBase, rng: torch.Generator) -> Transition:
         """What an update sees of a batch [B] under ``symmetry``; images are augmented, too."""
-        rows = batch if self.symmetry is None else self.symmetry(batch, rng)
-        pictured = rows if self.symmetry is not None and self.symmetry.maps_images else batch
+        rows = pictured = batch
+        if self.symmetry is not None:
+            rows = self.symmetry(batch, rng)
+            pictured = rows if self.symmetry.maps_images else batch
         goal, action = rows.get(DESIRED_GOAL), rows.get("action")
         vectors, next_vectors = self.vectors(rows, goal), self.vectors(rows.get("next"), goal)
         images, next_images = self._images(pictured, rng)
