@@ -8,6 +8,7 @@ of 16x16 and 32x32, each as it is rendered, then averaged from four times its he
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ SMALL_SIDE, SMALL_STEPS = 224, (0, 8)  # enlarged by whole factors, 14 and 7
 
 def main() -> None:
     """Render the study's observation above, the strict one below; then the small ones."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     choose_renderer()
     from fetchlab.schema import Camera, Pixels
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from fetchlab.config import ROOT, config_hash
 from fetchlab.report.results import published, redrawn
 from fetchlab.report.runs import read_run
@@ -9,6 +11,7 @@ from fetchlab.report.runs import read_run
 
 def main() -> None:
     """Write the document."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     path = ROOT / "docs" / "results.md"
     folders = [folder.relative_to(ROOT) for folder in published(ROOT / "docs" / "results")]
     runs = [read_run(ROOT / folder, config_hash) for folder in folders]

@@ -11,12 +11,12 @@ what was learned: see ``VOLATILE``.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import io
 import json
 import struct
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,6 @@ def metrics_digest(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python scripts/run_hash.py RUN_DIR")
-    print(json.dumps(run_hash(Path(sys.argv[1])), indent=1))
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    print(json.dumps(run_hash(arguments.parse_args().run_dir), indent=1))

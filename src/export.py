@@ -17,7 +17,7 @@ curve.svg. `python src/evaluate.py policy=DIR` plays it. The keys of configs/exp
   out=DIR                    where to; by default RUN_DIR/policy
   checkpoint=PATH            a checkpoint's folder; by default the run's newest valid one
   program=false              leave policy.pt2 out
-  hub=USER/NAME              then upload it to the Hugging Face hub; pip install 'fetchlab[hub]'
+  hub=USER/NAME              then upload it to the Hugging Face hub; pip install -e '.[hub]'
   trusted_modules=[my_pkg]   modules of your own that the run's configuration may name
 """
 

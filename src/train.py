@@ -31,7 +31,7 @@ sweep is one of
 Every key of configs/ can be given; `--cfg job --resolve` prints them all. Some examples:
   python src/train.py experiment=state_reach
   python src/train.py experiment=state_push debug=default          # any experiment in under 30 s
-  python src/train.py experiment=pixel_push pooling=flatten_linear seed=3 run_dir=logs/mine
+  python src/train.py experiment=pixel_push_laptop obs.pixels.image_size=64 seed=3 run_dir=logs/mine
   python src/train.py experiment=NAME ckpt_path=CHECKPOINT         # from another run's weights
 
 A run is continued with its own configuration. Beside resume these can be given:
@@ -96,7 +96,7 @@ def exit_as(summary: dict[str, Any], stopped: Callable[[str], None] | None = Non
 
 def help_page() -> str:
     """What ``--help`` prints."""
-    listed = {f"{group}s": config.names(group) for group in ("experiment", "sweep")}
+    listed = {f"{group}s": config.described(group) for group in ("experiment", "sweep")}
     listed["resume"] = entry.keys("resume")[1:]
     return HELP.format(**{key: "\n  ".join(names) for key, names in listed.items()})
 
@@ -106,7 +106,8 @@ def suitable(args: Sequence[str]) -> tuple[str, str]:
     import torch
 
     if torch.cuda.is_available() and "trainer=cpu" not in args:
-        return "pixel_push_nodrq", f"the study's main job, for {torch.cuda.get_device_name()}"
+        name = torch.cuda.get_device_name()
+        return "pixel_push_strict_gpu", f"learned from images in minutes, on {name}"
     return "pixel_push_laptop", "learned from images on two cores, since no CUDA GPU trains here"
 
 

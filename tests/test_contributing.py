@@ -21,7 +21,6 @@ from fetchlab.errors import ConfigError
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 TINY = (
-    "debug=default",
     "total_env_steps=112",
     "algo.batch_size=2",
     "algo.utd_ratio=0.25",
@@ -35,9 +34,9 @@ TINY = (
 #: A weight that each recipe brings and training moves, and its shape; the environment brings none.
 LEARNED = {
     "an algorithm": ("agent.actor.latent_pi.0.weight", (256, 31)),
-    "an auxiliary loss on the encoder": ("agent.auxiliary.my_loss.head.weight", (10, 64)),
+    "an auxiliary loss on the encoder": ("agent.auxiliary.my_loss.head.weight", (10, 32)),
     "an environment": ("agent.critic.weights.0", (2, 10, 256)),
-    "an encoder": ("agent.encoder.cnn.conv.weight", (32, 12, 4, 4)),
+    "an encoder": ("agent.encoder.cnn.conv.weight", (16, 6, 4, 4)),
 }
 
 

@@ -45,7 +45,9 @@ def test_help(tmp_path, script, args):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python src/{script} " in done.stdout
     if script == "train.py":
-        assert set(config.names("experiment")) <= {line.strip() for line in done.stdout.split("\n")}
+        said = dict(line.strip().partition("  ")[::2] for line in done.stdout.split("\n"))
+        assert set(config.names("experiment")) <= set(said)
+        assert "three minutes" in said["state_reach"]
         assert "resume=RUN_DIR total_env_steps=" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -79,7 +81,7 @@ def test_slips_of_train_are_one_line_and_write_nothing(tmp_path, args, words):
     ("cuda", "args", "experiment", "why"),
     [
         (False, ["seed=3"], "pixel_push_laptop", "no CUDA GPU trains here"),
-        (True, ["seed=3"], "pixel_push_nodrq", "for the GPU's name"),
+        (True, ["seed=3"], "pixel_push_strict_gpu", "on the GPU's name"),
         (True, ["trainer=cpu", "seed=3"], "pixel_push_laptop", "no CUDA GPU trains here"),
         (False, ["experiment=state_reach", "seed=3"], "state_reach", ""),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -286,6 +287,22 @@ def names(group: str) -> list[str]:
     folder = CONFIGS / group
     files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
     return sorted(str(path.with_suffix("")) for path in files)
+
+
+def described(group: str) -> list[str]:
+    """`names`, each with the first sentence of what its file says of itself."""
+    listed = names(group)
+    width = max(map(len, listed))
+    return [
+        f"{name:{width}}  {_says(CONFIGS / group / f'{name}.yaml')}".rstrip() for name in listed
+    ]
+
+
+def _says(path: Path) -> str:
+    lines = path.read_text().splitlines()[1:]  # below `# @package _global_`
+    comment = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    first, end, _ = " ".join(line[2:] for line in comment).partition(". ")
+    return first + end.strip()
 
 
 def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:

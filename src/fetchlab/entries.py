@@ -61,6 +61,8 @@ class EnvSpec:
         reward_range: least and largest reward of a step; infinite where there is no bound.
         terminates: whether reaching a goal ends the episode, so that ``terminated`` depends on it.
         restorable: whether its state can be saved; else a resume restarts the running episodes.
+        symmetries: of a horizontal plane, the groups that leave the task what it is (names as in
+            `fetchlab.symmetry`); None: not known, so any is taken.
     """
 
     state_dim: int
@@ -71,6 +73,7 @@ class EnvSpec:
     reward_range: tuple[float, float]
     terminates: bool
     restorable: bool
+    symmetries: tuple[str, ...] | None = None
 
     def dim(self, name: str) -> int:
         """Size of a vector entry."""

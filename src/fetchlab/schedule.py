@@ -39,7 +39,7 @@ class Schedule:
 
 
 def _check_line(key: str, line: Mapping[str, Any]) -> None:
-    example = f"for example {key}={{from:8,to:1,over_env_steps:500000}}"
+    example = f"for example '{key}={{from:8,to:1,over_env_steps:500000}}'"
     expected = f"exactly the keys {', '.join(_LINE)}"
     require(set(line) == set(_LINE), key, dict(line), expected, example)
     first, last, steps = (line[name] for name in _LINE)

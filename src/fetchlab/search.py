@@ -326,7 +326,7 @@ def _import_optuna() -> Any:
     try:
         optuna = importlib.import_module("optuna")
     except ModuleNotFoundError as error:
-        way = "pip install 'optuna>=5,<6' (the extra fetchlab[optuna])"
+        way = "pip install -e '.[optuna]'"
         raise ConfigError("search", "Optuna", "an installed package", way) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

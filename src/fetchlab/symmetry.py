@@ -65,8 +65,8 @@ class PlaneSymmetry(nn.Module):
             a mirror. Exact for angular velocities; for Euler angles, of mirrors.
 
     Raises:
-        ConfigError: an entry that is not stored, an index outside of it, or cameras that the group
-            does not map onto each other.
+        ConfigError: a group under which the task is not itself, an entry that is not stored, an
+            index outside of it, or cameras that the group does not map onto each other.
     """
 
     seen_by: Tensor
@@ -83,6 +83,11 @@ class PlaneSymmetry(nn.Module):
         spins: Indices,
     ) -> None:
         super().__init__()
+        fits = env_spec.symmetries
+        if fits is not None:
+            expected = f"{' or '.join(fits)}, which leave this task what it is"
+            remedy = "symmetry=mirror, or one of them with its symmetry.center"
+            require(group in fits, "symmetry.group", group, expected, remedy)
         dims = {STATE: env_spec.state_dim, DESIRED_GOAL: env_spec.goal_dim}
         if env_spec.goal_slice is None:
             dims[ACHIEVED_GOAL] = env_spec.goal_dim

@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from fetchlab.build import task_spec
 from fetchlab.config import ROOT, typed
 from fetchlab.envs.fetch import FetchEnv
+from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import ConfigError
 from fetchlab.schema import Camera
 from fetchlab.symmetry import GROUPS, PlaneSymmetry
@@ -32,6 +33,29 @@ def symmetry(group="square", spec=PUSH, cameras=(), **changes):
 
 def camera(azimuth, lookat=(X, Y, 0.44)):
     return Camera(lookat, 0.65, azimuth, -35.0)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "fits"),
+    [
+        ("FetchPush-v4", set(GROUPS)),
+        ("FetchPushDense-v4", set(GROUPS)),
+        ("FetchPickAndPlace-v4", {"mirror_x", "mirror_y", "mirrors"}),  # fingers open along y
+        ("FetchSlide-v4", {"mirror_y"}),  # goals lie ahead
+    ],
+)
+def test_a_group_under_which_the_task_is_another_is_refused(env_id, fits):
+    env = FetchEnv(TaskSpec(env_id, 50, None))
+    try:
+        spec = env.env_spec
+    finally:
+        env.close()
+    for group in GROUPS:
+        if group in fits:
+            symmetry(group, spec)
+        else:
+            with pytest.raises(ConfigError, match=rf"symmetry\.group='{group}': expected mirror_"):
+                symmetry(group, spec)
 
 
 def rows(n=64):

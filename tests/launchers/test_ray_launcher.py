@@ -115,7 +115,7 @@ def test_what_cannot_work_is_refused_in_a_line(cluster, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"launcher.address='auto': .*\(no answer at all\)$"):
         Ray(None, 2, 1)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"launcher='ray': .*pip install 'fetchlab\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"launcher='ray': .*pip install -e '\.\[ray\]'"):
         Ray(None, 2, 1)
 
 

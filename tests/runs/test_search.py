@@ -138,8 +138,7 @@ def test_without_optuna_one_line_names_the_extra(tmp_path):
     said, warned = search.communicate()
     assert (search.returncode, said) == (2, "")
     assert warned == (
-        "error: search='Optuna': expected an installed package; pip install 'optuna>=5,<6' "
-        "(the extra fetchlab[optuna])\n"
+        "error: search='Optuna': expected an installed package; pip install -e '.[optuna]'\n"
     )
     assert not (tmp_path / "study").exists()
 

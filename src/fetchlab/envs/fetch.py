@@ -64,6 +64,7 @@ class FetchEnv:
                 reward_range=(-1.0 if self.sparse_reward else -math.inf, 0.0),
                 terminates=False,
                 restorable=True,
+                symmetries=_symmetries(inner),
             ),
             task,
         )
@@ -191,3 +192,10 @@ def fetch_ids() -> list[str]:
         if str(spec.entry_point).startswith("gymnasium_robotics.envs.fetch.")
         and ":MujocoFetch" in str(spec.entry_point)
     ]
+
+
+def _symmetries(inner: MujocoFetchEnv) -> tuple[str, ...]:
+    if np.any(inner.target_offset):  # goals lie ahead: Slide
+        return ("mirror_y",)
+    # Fingers that open do so along y: they can be mirrored, not turned.
+    return ("mirror_x", "mirror_y", "mirrors", *(["square"] if inner.block_gripper else []))

@@ -19,7 +19,7 @@ def client(repo: str) -> Any:
         import huggingface_hub
         from huggingface_hub.utils import HFValidationError, validate_repo_id
     except ImportError as error:
-        remedy = "pip install 'huggingface_hub>=1,<2' (the extra fetchlab[hub]), or leave hub out"
+        remedy = "pip install -e '.[hub]', or leave hub out"
         raise ConfigError("hub", repo, "the package huggingface_hub", remedy) from error
     try:
         validate_repo_id(repo)

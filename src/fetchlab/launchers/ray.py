@@ -135,7 +135,7 @@ def _connected(address: str | None) -> Any:
     try:
         import ray
     except ModuleNotFoundError as error:
-        way = "pip install 'fetchlab[ray]', or use launcher=local"
+        way = "pip install -e '.[ray]', or use launcher=local"
         raise ConfigError("launcher", "ray", "an installed Ray", way) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     asked, own = address or os.environ.get("RAY_ADDRESS") or "local", dict[str, Any]()

@@ -44,7 +44,7 @@ def _logger(name: str, node: Mapping[str, Any], run_dir: Path, state: Mapping[st
         logger: Logger = instantiate(given)
     except Exception as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
-            way = f"pip install 'fetchlab[{name}]', or leave it out of logger="
+            way = f"pip install -e '.[{name}]', or leave it out of logger="
             raise ConfigError("logger", name, "a logger that is installed", way) from error
         raise
     return logger
