@@ -179,6 +179,9 @@ class AuxiliaryLoss(Protocol):
     and the target encoder's features of the next observation (B, D; None unless
     ``needs_next_features``). It returns the loss, a scalar, and the metrics by the names in
     ``metrics``. Built with ``feature_dim`` and ``env_spec``.
+
+    One that has ``predict_goal(features)``, the achieved goal (B, goal_dim), is what an actor acts
+    on that is given ``estimated_goal``.
     """
 
     weight: float

@@ -66,7 +66,8 @@ class PlaneSymmetry(nn.Module):
 
     Raises:
         ConfigError: a group under which the task is not itself, an entry that is not stored, an
-            index outside of it, or cameras that the group does not map onto each other.
+            index outside of it, a goal that is moved otherwise than what is achieved, or cameras
+            that the group does not map onto each other.
     """
 
     seen_by: Tensor
@@ -103,6 +104,12 @@ class PlaneSymmetry(nn.Module):
                     expected = f"indices from 0 to {last}: {name} has {allowed[name]} numbers here"
                     remedy = "use a task that it fits, or symmetry=none"
                     require(0 <= start <= last, f"{where}.{name}", start, expected, remedy)
+            asked, achieved = (
+                sorted(one) for one in (places.get(DESIRED_GOAL, ()), _achieved(places, env_spec))
+            )
+            expected = f"those of what is achieved, {achieved}, which must stay comparable"
+            remedy = "name them of both, or use symmetry=none"
+            require(asked == achieved, f"symmetry.{key}.{DESIRED_GOAL}", asked, expected, remedy)
         self._names = tuple(dims)
         for name, dim in (*dims.items(), (ACTION, env_spec.action_dim)):
             origin, source, sign = self._table(name, dim, center, positions, directions, spins)
@@ -176,6 +183,15 @@ class PlaneSymmetry(nn.Module):
             getattr(self, f"{kind}_{name}").index_select(0, which) for kind in ("source", "sign")
         )
         return [(one - origin).gather(-1, source) * sign + origin for one in entries]
+
+
+def _achieved(places: Indices, env_spec: EnvSpec) -> list[int]:
+    """Which of the achieved goal's numbers these places name."""
+    of_state = env_spec.goal_slice
+    if of_state is None:
+        return places.get(ACHIEVED_GOAL, [])
+    inside = range(of_state.start, of_state.stop)
+    return [x - of_state.start for x in places.get(STATE, ()) if x in inside]
 
 
 def _parts(element: Element) -> tuple[tuple[int, int], tuple[int, int]]:

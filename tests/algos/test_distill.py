@@ -74,7 +74,7 @@ def test_a_label_is_the_teachers_action_at_the_stored_state_and_the_batchs_goal(
 def test_an_estimating_student_is_its_teacher_on_what_it_sees():
     module, rows = make_student("estimate"), simulator_rows()
     where = module.agent.auxiliary["goal_prediction"]
-    guess = where.predict(module.agent.encode(rows["frames"]))
+    guess = where.predict_goal(module.agent.encode(rows["frames"]))
     expected = by_hand(guess, rows["desired_goal"])
     torch.testing.assert_close(module.act(rows), expected)
     blind = rows.clone()
@@ -136,7 +136,7 @@ def test_graphs_and_a_restored_module_follow(student):
 
 def _other_teacher():
     teacher = make_teacher()
-    for parameter in teacher.parameters():
+    for parameter in teacher.agent.parameters():  # its settings are the same
         parameter.data.add_(1.0)
     return teacher
 
@@ -184,7 +184,11 @@ def _of(module, part):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"auxiliary": {}}, "expected actor without auxiliary=[goal_prediction]"),
+        (
+            {"auxiliary": {}},
+            "one auxiliary loss predicts the goal; use auxiliary=[goal_prediction]",
+        ),
+        ({"auxiliary": {"mine": GOAL, "goal_prediction": GOAL}}, "not exactly one auxiliary loss"),
         ({"teacher": "knows the state"}, "the teacher is given state, which is not estimated"),
         ({"actor_inputs": ["pixels", "desired_goal"]}, "the teacher is given proprio"),
     ],

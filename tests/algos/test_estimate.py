@@ -37,7 +37,9 @@ def rows(n=5, seed=0):
 
 def test_an_acting_actor_is_given_what_the_encoder_reads_off_the_pixels(module):
     obs = rows()
-    guess = module.agent.auxiliary["goal_prediction"].predict(module.agent.encode(obs["frames"]))
+    guess = module.agent.auxiliary["goal_prediction"].predict_goal(
+        module.agent.encode(obs["frames"])
+    )
     given = module.actor_input(obs)
     assert torch.equal(given[:, :3], guess.detach())
     assert torch.equal(given[:, 3:13], obs["state"][:, list(SPEC.proprio)])
@@ -104,7 +106,7 @@ def loss_at(of, offset_m):
     batch = make_batch()[:1]
     guess = (of._env_spec.achieved_goal(batch) + torch.tensor([[offset_m, 0.0, 0.0]])).detach()
     guess.requires_grad_(True)
-    of.predict = lambda features: guess
+    of.predict_goal = lambda features: guess
     loss, metrics = of(torch.zeros(1, 2), batch, None)
     loss.backward()
     assert metrics["train/goal_error_m"].item() == pytest.approx(abs(offset_m), abs=1e-6)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from small_sac import PIXEL_INPUTS, ROUTINGS, STATE_INPUTS, differs, make_batch, make_module
 from test_algorithms import ADAM, ALL, TD3, make
+from torch import nn
+
+from fetchlab.algos.auxiliary import GoalPrediction
 
 SEES = {"actor_inputs": PIXEL_INPUTS, "critic_inputs": STATE_INPUTS}
 
@@ -86,3 +90,53 @@ def test_defaults_have_a_target_and_every_loss():
     assert module.period == 1
     assert module.due(module.auxiliary_every)
     assert module.agent.encoder_target is not None
+
+
+def test_an_update_without_the_actors_step_reports_the_auxiliary_losses_of_the_last_one_with_it():
+    module = make(TD3, routing=ROUTINGS["actor"], goal_weight=1.0, optimizer=ADAM)
+    assert (module.period, module.auxiliary_every) == (2, 1)
+    seen = []
+    for seed in range(4):
+        module.learn(make_batch(seed=seed))
+        seen.append(module.pop_metrics())
+    for name in ("train/goal_error_m", "train/feature_gradient_auxiliary"):
+        first, second, third, fourth = (one[name] for one in seen)
+        assert first == 0 and 0 < second == third != fourth
+
+
+class Undetached(nn.Module):
+    """A user's loss whose metric still has its graph."""
+
+    weight, metrics, needs_next_features = 1.0, ("train/mine",), False
+
+    def __init__(self, feature_dim, env_spec):
+        super().__init__()
+        self.layer = nn.Linear(feature_dim, 1)
+
+    def forward(self, features, batch, next_features):
+        loss = self.layer(features).square().mean()
+        return loss, {"train/mine": loss}
+
+
+def test_a_metric_that_is_kept_does_not_keep_its_graph():
+    module = make_module(ROUTINGS["auxiliary"], auxiliary={"mine": Undetached}, auxiliary_every=2)
+    for seed in range(4):
+        module.learn(make_batch(seed=seed))
+    assert not any(value.requires_grad for value in module._of_seeing.values())
+    assert module.pop_metrics()["train/mine"] > 0
+
+
+def test_the_gradient_of_two_auxiliary_losses_is_that_of_their_sum():
+    goal = partial(
+        GoalPrediction, weight=1.0, hidden=16, centre_m=[1.3, 0.7, 0.4], scale_m=0.1, huber_m=None
+    )
+    norms = []
+    for losses in ({"a": goal}, {"a": goal, "b": Undetached}, {"b": Undetached, "a": goal}):
+        module = make_module(ROUTINGS["auxiliary"], auxiliary=losses)
+        for loss in module.agent.losses:  # the same heads, whatever was drawn before them
+            for p in loss.parameters():
+                p.data.fill_(0.1)
+        module.learn(make_batch())
+        norms.append(module.pop_metrics()["train/feature_gradient_auxiliary"])
+    assert norms[1] == pytest.approx(norms[2], rel=1e-5)
+    assert norms[1] != pytest.approx(norms[0], rel=1e-3)

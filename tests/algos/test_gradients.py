@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from small_sac import ROUTINGS, make_batch, make_module
+from test_distill import make_student
 
 from fetchlab.algos.gradients import look
 
@@ -63,3 +64,10 @@ def test_from_the_state_there_is_no_encoder_to_move():
     found = look(make_module(pixels=False), make_batch(pixels=False))
     assert moved(found) == {("critic", "critic"), ("actor", "actor")}
     assert {one.part for one in found} == {"critic", "actor"}
+
+
+def test_a_loss_that_is_only_measured_moves_nothing_and_should_not():
+    found = look(make_student("estimate"), make_batch())
+    assert {one.loss for one in found} == {"actor", "auxiliary"}
+    assert moved(found) == {("auxiliary", "encoder"), ("auxiliary", "auxiliary")}
+    assert all(one.as_it_should for one in found)

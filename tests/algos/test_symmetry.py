@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium
 import gymnasium_robotics  # noqa: F401  registers the tasks
 import numpy as np
@@ -56,6 +58,13 @@ def test_a_group_under_which_the_task_is_another_is_refused(env_id, fits):
         else:
             with pytest.raises(ConfigError, match=rf"symmetry\.group='{group}': expected mirror_"):
                 symmetry(group, spec)
+
+
+@pytest.mark.parametrize("goal_slice", [slice(2, 5), slice(4, 7), None])
+def test_a_goal_that_moves_otherwise_than_what_is_achieved_is_refused(goal_slice):
+    """The indices of FetchPush in another task, where they happen to fit."""
+    with pytest.raises(ConfigError, match=r"symmetry\.positions\.desired_goal=\[0\]: expected"):
+        symmetry(spec=replace(PUSH, goal_slice=goal_slice))
 
 
 def rows(n=64):

@@ -205,3 +205,15 @@ def test_callbacks_that_follow_steps_see_them_and_change_nothing():
             module.learn(make_batch(seed=seed))
     assert (seen.steps, seen.backwards) == (4, 4)
     assert not differs(plain.state_dict(), watched.state_dict())
+
+
+def test_a_fixed_entropy_coefficient_is_the_runs_own_whatever_weights_it_begins_with():
+    weights = make_module(entropy_coefficient=0.05).state_dict()
+    fixed, learned = (
+        make_module(entropy_coefficient=0.2, learn_entropy=is_) for is_ in (False, True)
+    )
+    for module in (fixed, learned):
+        module.load_state_dict(weights)
+    assert fixed.log_alpha.exp().item() == pytest.approx(0.2)
+    assert learned.log_alpha.exp().item() == pytest.approx(0.05)
+    assert weights["log_alpha"].exp().item() == pytest.approx(0.05)

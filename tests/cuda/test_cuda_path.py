@@ -60,6 +60,7 @@ AGENTS = {
 #: Three updates warm up; then there are pieces of 2, 3, 8 and 1, and some of each are replayed.
 ROUNDS = (1, 2, 2, 3, 2, 9, 3, 9)
 FEW = (3, 2, 2, 3)
+LATE = "algo.auxiliary_every=4"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,3 +196,22 @@ def test_a_sum_that_is_not_changed_in_place_is_noticed(on_the_cpu, tmp_path):
 
     found = noticed((metrics.MetricSums, "add", rebinding), on_the_cpu, tmp_path)
     assert found == ["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "overrides"),
+    [
+        ("state_push", ("algo=td3", "algo.policy_delay=4")),
+        ("pixel_push_laptop", ("obs.pixels.image_size=16", "encoder.filters=8", LATE)),
+    ],
+)
+def test_what_steps_first_after_the_warm_up_is_not_recorded_as_new(
+    experiment, overrides, compose_run, tmp_path
+):
+    """An optimizer's state that a graph made would be zeroed by every replay of it."""
+    cfg, rounds = compose_run(experiment, *SMALL, *overrides), (1,) * 13
+    reference = learn(cfg, tmp_path / "cpu", torch.device("cpu"), rounds)
+    with pretended() as device:
+        found = learn(cfg, tmp_path / "cuda", torch.device("cuda", 0), rounds, device)
+    assert differences(found, reference) == []
+    assert device.graphs == 4  # one for each update of a period

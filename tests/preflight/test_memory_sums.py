@@ -79,6 +79,12 @@ def test_memory_of_a_run_on_cuda_holds_what_is_drawn_here(compose_run, cuda, rep
         ((), True, 16 * BATCH + ACTIVATIONS),
         # 10 and 11 updates a round: pieces of 8, 2 and 3, a graph for each.
         (("algo.utd_ratio=0.328125",), True, 16 * BATCH + 3 * ACTIVATIONS),
+        # Updates of four kinds: a graph for each.
+        (
+            ("auxiliary=[goal_prediction]", "algo.auxiliary_every=4"),
+            True,
+            16 * BATCH + 4 * ACTIVATIONS,
+        ),
         (("trainer.cuda_graphs=false",), True, 8 * BATCH + ACTIVATIONS),
         (("replay.device=cpu",), False, 16 * BATCH + ACTIVATIONS),
     ],

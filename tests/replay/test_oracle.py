@@ -70,7 +70,7 @@ def test_what_is_stored_beside_the_state_is_named_in_the_layout(tmp_path):
     assert beside.storage.layout.row_bytes() == 4 * 15 + 1
 
 
-def test_episodes_that_cannot_go_on_are_left_out_and_their_rows_kept(tmp_path):
+def test_episodes_that_cannot_go_on_are_left_out_and_their_rows_taken(tmp_path):
     replay, sim = filled(tmp_path, steps=61)
     finished = sim.snapshot()
     assert any(episode.actions for episode in sim.open)
@@ -244,3 +244,32 @@ def test_a_resumed_replay_samples_the_same_and_goes_on_the_same(tmp_path):
     end = {name: part for name, part in other.storage.state_dict().items() if name != "version"}
     for name, part in replay.storage.state_dict().items():
         assert name == "version" or torch.equal(part, end[name]), name
+
+
+def test_resumes_that_begin_new_episodes_take_no_rows(tmp_path):
+    """However often: without a margin, with the window full, in the middle of episodes."""
+    replay = open_replay(tmp_path, margin_env_steps=0)
+    sim = simulation_for(replay)
+    for _ in range(3 * replay.storage.layout.rows):
+        step_and_commit(replay, sim)
+    for nth in range(12):
+        state = replay.state_dict()
+        replay = open_replay(tmp_path, margin_env_steps=0)
+        replay.load_state_dict(state)
+        replay.storage.abandon_open()
+        replay.storage.require_intact("tail" if nth % 2 else "full")
+        sim.open = [sim._begin(env) for env in range(3)]
+        for _ in range(1 + nth % LONGEST):
+            step_and_commit(replay, sim)
+        episodes = sim.snapshot()
+        assert len(replay) == sum(e.length for e in episodes.values())
+        check_batch(replay.sample(100), episodes, stack=3)
+
+
+def step_and_commit(replay, sim):
+    if replay.storage.commit_needed():
+        for _ in range(2):
+            replay.state_dict()
+            replay.storage.flush()
+            replay.storage.committed()
+    replay.extend(sim.step())

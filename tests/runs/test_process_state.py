@@ -20,7 +20,7 @@ from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
 from fetchlab.play import evaluate_run
-from fetchlab.run import resume, start
+from fetchlab.run import resume, start, start_or_resume
 
 ROOT = Path(__file__).parents[2]
 SHORT = (
@@ -155,3 +155,15 @@ def test_an_empty_run_dir_is_not_the_working_folder(compose_run, tmp_path, monke
     with pytest.raises(ConfigError, match=r"run_dir=.*expected a folder, or null"):
         start({**cfg, "run_dir": given})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_forced_resume_changes_is_what_it_trains_with(compose_run, tmp_path):
+    run = ("state_reach", *SHORT, f"run_dir={tmp_path / 'run'}")
+    start(compose_run(*run, "logger=[csv]"))
+    changes = ("total_env_steps=160", "algo.lr=0.002", "algo.entropy_coefficient=0.2")
+    start_or_resume(compose_run(*run, *changes, "logger=[csv,tensorboard]"), force=True)
+    newest = read_payload(newest_valid(tmp_path / "run/checkpoints"))
+    groups = [group for one in newest["optimizer_states"] for group in one["param_groups"]]
+    assert {group["lr"] for group in groups} == {0.002}
+    assert newest["state_dict"]["log_alpha"].exp().item() == pytest.approx(0.2)
+    assert list((tmp_path / "run/tensorboard").iterdir())

@@ -65,7 +65,7 @@ class GoalPrediction(nn.Module):
         )
         self.register_buffer("centre", torch.tensor(list(centre_m)), persistent=False)
 
-    def predict(self, features: Tensor) -> Tensor:
+    def predict_goal(self, features: Tensor) -> Tensor:
         """The achieved goal (B, goal_dim), metres, of features (B, D)."""
         return self.centre + self._scale_m * self.layers(features)
 
@@ -73,7 +73,7 @@ class GoalPrediction(nn.Module):
         self, features: Tensor, batch: TensorDictBase, next_features: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the mean distance in metres as ``train/goal_error_m``."""
-        offset = self.predict(features) - self._env_spec.achieved_goal(batch)
+        offset = self.predict_goal(features) - self._env_spec.achieved_goal(batch)
         error_m = torch.linalg.vector_norm(offset.detach(), dim=-1).mean()
         squared = (offset / self._scale_m).square().sum(dim=-1)
         if self._huber is not None:
@@ -86,9 +86,10 @@ class GoalPrediction(nn.Module):
 class NextFeatures(nn.Module):
     """What will it look like? An MLP of features and action predicts the next features.
 
-    Self-predictive representations (Schwarzer et al. 2021, arXiv 2007.05929), one step ahead: the
-    target comes from the slowly averaged encoder, whose collapse that averaging prevents; both
-    sides are normalised, so the loss is ``2 - 2 cos``. The arguments are `GoalPrediction`'s.
+    Self-predictive representations (Schwarzer et al. 2021, arXiv 2007.05929), one step ahead,
+    or ``algo.n_step``: the target comes from the slowly averaged encoder, whose collapse that
+    averaging prevents (with ``algo.target_encoder=false`` from the encoder itself); both sides are
+    normalised, so the loss is ``2 - 2 cos``. The arguments are `GoalPrediction`'s.
     """
 
     metrics = ("train/next_features_cosine",)

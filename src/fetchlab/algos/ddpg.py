@@ -1,7 +1,7 @@
 """Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv 1509.02971), HER's algorithm.
 
     J_Q  = E[ 1/2 (Q(s, a) - y)^2 ],   y = r + discount Q'(s', pi'(s'))
-    J_pi = E[ -Q(s, pi(s)) + penalty |pi(s)|^2 ]
+    J_pi = E[ -Q(s, pi(s)) + penalty mean_j pi_j(s)^2 ]
 
 Hindsight experience replay (Andrychowicz et al. 2017, arXiv 1707.01495) used it with a bounded Q, a
 share of uniform actions and a penalty on large ones, all options here; so are the exploration

@@ -10,7 +10,7 @@ goal of hindsight is as good as the episode's own, and nothing is stored.
 
 Two students. ``actor`` is a policy of its own, for any teacher. ``estimate`` is the teacher itself
 on a guess of the one thing that the camera must tell, where the object is: the encoder learns by
-`GoalPrediction` alone, and how to push is not learned again.
+`fetchlab.algos.auxiliary.GoalPrediction` alone, and how to push is not learned again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from fetchlab.algos.auxiliary import GoalPrediction
 from fetchlab.algos.off_policy import OffPolicy
 from fetchlab.entries import ACHIEVED_GOAL
 from fetchlab.errors import require
@@ -48,8 +47,9 @@ class Distill(OffPolicy):
         base: what every algorithm takes, see `OffPolicy`; what is critics' alone has no effect.
 
     Raises:
-        ConfigError: an encoder of the critic's optimizer; or ``estimate`` without
-            `GoalPrediction`, or of a teacher that knows more than the student and that one thing.
+        ConfigError: an encoder of the critic's optimizer; or ``estimate`` where not exactly one
+            auxiliary loss predicts the goal, or of a teacher that knows more than the student and
+            that one thing.
     """
 
     metrics = ("train/actor_loss",)
@@ -136,9 +136,9 @@ class Distill(OffPolicy):
 def _check_estimate(agent: Agent, teacher: OffPolicy) -> None:
     """Refuse (`ConfigError`) an estimate that nothing makes, or that is not enough to act on."""
     key, remedy, other = "algo.student", "use actor", "a teacher of experiment=vector_push"
-    made = any(isinstance(loss, GoalPrediction) for loss in agent.losses)
-    expected = "actor without auxiliary=[goal_prediction], which estimates"
-    require(made, key, "estimate", expected, f"add it, or {remedy}")
+    expected = "actor where not exactly one auxiliary loss predicts the goal"
+    made = len(agent.guessers) == 1
+    require(made, key, "estimate", expected, f"use auxiliary=[goal_prediction], or {remedy}")
     more = {*teacher.agent.actor_inputs} - {*agent.actor_inputs, ACHIEVED_GOAL}
     expected = f"actor, for the teacher is given {', '.join(sorted(more))}, which is not estimated"
     require(not more, key, "estimate", expected, f"{remedy}, or {other}")

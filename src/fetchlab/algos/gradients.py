@@ -67,7 +67,8 @@ def look(module: OffPolicy, batch: TensorDictBase) -> list[Reach]:
     for loss, (value, held) in seen.losses.items():
         for part, params in parts.items():
             if params:
-                expected = loss in module.routing.trained_by if part == "encoder" else loss == part
+                own = loss in module.routing.trained_by if part == "encoder" else loss == part
+                expected = own and value.requires_grad  # a loss may be measured, and move nothing
                 found.append(_reach(loss, part, params, _gradients(value, params), held, expected))
     return found
 

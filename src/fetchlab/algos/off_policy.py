@@ -121,6 +121,13 @@ class OffPolicy(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """As `optimizer_names` says; one of them holds `seeing_parameters`."""
 
+    def on_train_start(self) -> None:
+        """Keep to the configured settings of the optimizers where a checkpoint has others."""
+        configured = self.configure_optimizers()
+        for optimizer, fresh in zip(self.trainer.optimizers, configured, strict=True):
+            for group, asked in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+                group.update({key: asked[key] for key in asked.keys() - {"params"}})
+
     @abstractmethod
     def explore(self, obs: TensorDictBase, env_steps: int) -> Tensor:
         """Actions (N, A) in [-1, 1] for training, ``env_steps`` into the run; see `actor_input`."""
@@ -213,14 +220,11 @@ class OffPolicy(pl.LightningModule):
     ) -> Tensor:
         """``loss`` plus the weighted auxiliary losses, where optimizer ``name`` has the encoder."""
         if self.routing.encoder_optimizer == name and self.due(self.auxiliary_every):
+            seen = self.route("auxiliary", features)
             for one in self.agent.losses:
-                seen = self.route("auxiliary", features)
                 extra, metrics = one(seen, batch, next_features)
                 loss = loss + one.weight * extra
                 self._seen |= metrics
-                if self.auxiliary_every > 1:
-                    for key, value in metrics.items():
-                        self._of_seeing[key].copy_(value)
         return loss
 
     def backup(self, after: TensorDictBase, value: Tensor) -> Tensor:
@@ -284,6 +288,9 @@ class OffPolicy(pl.LightningModule):
         self.nth, self._seen = nth % self.period, dict(self._of_seeing)
         metrics = self.update(batch)
         self._sums.add(metrics | self._seen)
+        if self.period > 1:  # an update without some of these reports the last one that had them
+            for name, held in self._of_seeing.items():
+                held.copy_(self._seen[name].detach())
 
     def _make_steps(self) -> None:
         """How a loss becomes a step of an optimizer, and which parameters it moves."""
@@ -358,7 +365,7 @@ class OffPolicy(pl.LightningModule):
             "explore_rng": self.explore_rng.get_state(),
             "sums": self._sums.state_dict(),
         }
-        if self.auxiliary_every > 1:
+        if self.period > 1:
             seen = {name: value.cpu().clone() for name, value in self._of_seeing.items()}
             checkpoint[type(self).__name__.lower()]["seen"] = seen
         checkpoint.pop("loops", None)

@@ -99,6 +99,11 @@ class SAC(OffPolicy):
             torch.tensor(math.log(entropy_coefficient)), requires_grad=learn_entropy
         )
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if not self._learn_entropy:  # then it is a setting of this run, not of those weights'
+            state_dict[f"{prefix}log_alpha"] = self.log_alpha.detach()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Critic (+ encoder) first, actor (+ log alpha) second."""
         critic = [*self.agent.critic.parameters(), *self.seeing_parameters("critic")]

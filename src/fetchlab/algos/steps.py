@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fetchlab.errors import NonFiniteError, require
 
-#: Updates before the first recording: they fill caches (cuDNN's choices, allocator, optimizer
-#: states) that a recording must not. They train like all others.
+#: Updates before the first recording, a period at least: they fill caches (cuDNN's choices,
+#: allocator, optimizer states) that a recording must not. They train like all others.
 WARM_UP_UPDATES = 3
 #: Updates of one graph at most: each has its own static batch, 27 MB of 256 stacks of 84x84.
 AT_ONCE = 8
@@ -138,7 +138,7 @@ class CapturedUpdates:
     def _run(self, static: list[TensorDict], nth: int) -> None:
         if self._device.type != "cuda":
             self._update_all(static, nth)
-        elif self._updates < WARM_UP_UPDATES:
+        elif self._updates < max(WARM_UP_UPDATES, self._period):
             self._on_side_stream(static, nth)
         else:
             key = len(static), nth

@@ -115,7 +115,8 @@ class Checkpoints(Checkpoint):
             _LOG.warning("warning: %s", line)
             self.record["forced"].append(line)
         for name, logger in self.loggers.items():
-            if hasattr(logger, "load_state_dict"):
+            # A forced resume may have a logger that the run had not.
+            if name in checkpoint["loggers"] and hasattr(logger, "load_state_dict"):
                 logger.load_state_dict(checkpoint["loggers"][name])
         self._seconds_before = float(checkpoint["wall_time_s"])
 

@@ -177,11 +177,13 @@ class ReplayDataModule(pl.LightningDataModule):
             self.collector.start()
             return
         self.replay.load_state_dict(state_dict["replay"])
+        restorable = self.collector.env.base_env.env_spec.restorable
+        if not restorable:
+            self.replay.storage.abandon_open()
         self.replay.storage.require_intact(self._verify)
         set_env_state(self.collector.env, state_dict["env"])
         self.collector.load_state_dict(state_dict["collector"])
-        if not self.collector.env.base_env.env_spec.restorable:
-            self.replay.storage.abandon_open()
+        if not restorable:
             self.collector.start()
         # A checkpoint of an earlier release may hold credit from before the first episode's end.
         self._credit = float(state_dict["credit"]) if len(self.replay) else 0.0

@@ -156,12 +156,12 @@ class Agent(nn.Module):
         require(not told, "obs.critic_inputs", [*self.critic_inputs], expected, remedy)
         expected = f"one that predicts the goal, since the actor is given {ESTIMATED_GOAL}"
         remedy = "add auxiliary=[goal_prediction], or routing=auxiliary"
-        require(len(self._guessers) == 1, "auxiliary", [*self.auxiliary], expected, remedy)
+        require(len(self.guessers) == 1, "auxiliary", [*self.auxiliary], expected, remedy)
 
     @property
-    def _guessers(self) -> list[Any]:
+    def guessers(self) -> list[Any]:
         """The auxiliary losses that predict the achieved goal."""
-        return [loss for loss in self.losses if hasattr(loss, "predict")]
+        return [loss for loss in self.losses if hasattr(loss, "predict_goal")]
 
     def actor_view(self, obs: TensorDictBase) -> Tensor:
         """What the acting actor is given (N, actor_dim): of simulator rows, with ``frames``."""
@@ -172,7 +172,7 @@ class Agent(nn.Module):
 
     def with_guess(self, rows: TensorDictBase, features: Tensor | None) -> TensorDictBase:
         """``rows`` [B], their achieved goal replaced by what features (B, D) say it is."""
-        guess, goal_slice = self._guessers[0].predict(features), self.env_spec.goal_slice
+        guess, goal_slice = self.guessers[0].predict_goal(features), self.env_spec.goal_slice
         if goal_slice is None:
             return rows.copy().set(ACHIEVED_GOAL, guess)
         state = rows.get(STATE).clone()
@@ -260,7 +260,8 @@ class Agent(nn.Module):
         """Features of the same images by each encoder; None of None."""
         if self._compiled is not None:  # each pass scales them itself: it costs nothing there
             return [None if one is None else self._compiled(one, images) for one in encoders]
-        images = self._scaled(images)
+        if any(one is not None for one in encoders):
+            images = self._scaled(images)
         return [None if one is None else self._features(one, images) for one in encoders]
 
     def _from_pixels(self, encoder: PixelEncoder | None, images: Tensor) -> Tensor:

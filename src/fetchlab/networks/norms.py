@@ -148,8 +148,9 @@ class RunningNorm(nn.Module):
     (Finch 2009, "Incremental calculation of weighted mean and variance").
 
     Only a forward pass in training mode with gradients enabled adds its batch: the pass that a loss
-    sees, once an update, and neither acting nor targets. The statistics are buffers, so a
-    checkpoint carries them; a Polyak average of parameters does not: copy them to a target network.
+    sees, once an update (twice under joint routing), and neither acting nor targets. The statistics
+    are buffers, so a checkpoint carries them; a Polyak average of parameters does not: copy them to
+    a target network.
 
     Args:
         dim: size D of the feature vector.

@@ -1,6 +1,6 @@
 """The shared image encoder: uint8 pixels -> convolutions -> pooling -> norm -> feature vector.
 
-The one place where pixels become floats. What trains it is the routing's choice, not its own.
+Pixels become floats here, in `scaled`. What trains it is the routing's choice, not its own.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -134,18 +135,21 @@ class Memory:
 
     Args:
         run: what to run.
-        module: the learner.
+        module: the learner, an `OffPolicy`.
         at_once: of how many updates batches are in memory together, at most.
     """
 
-    def __init__(self, run: Run, module: torch.nn.Module, at_once: int) -> None:
+    def __init__(self, run: Run, module: Any, at_once: int) -> None:
         self._run, self._parameters = run, sum(p.nbytes for p in module.parameters())
+        self._period = module.period
         self._pixels = run.obs.pixels if run.obs.sees_pixels else None
         per_round = run.algo.utd_ratio * run.collect.n_envs
         pieces = set()
         for updates in {math.floor(per_round), math.ceil(per_round)}:
             pieces |= {min(updates, at_once), updates % at_once}
-        self._pieces = pieces - {0}  # updates on one batch of batches: a graph for each
+        self._pieces = pieces - {
+            0
+        }  # updates on one batch of batches: a graph for each, or a period
 
     def total_bytes(self) -> int:
         """Estimate over all processes of the run; the replay is page cache, not memory."""
@@ -185,7 +189,7 @@ class Memory:
             image = self._pixels.image_size**2  # further cameras are channels of it
             activations = ACTIVATION_BYTES_PER_PIXEL * image * run.algo.batch_size
         if graphs and trains_on_cuda(run):  # each keeps the memory that it was recorded with
-            activations *= len(self._pieces)
+            activations *= len(self._pieces) * self._period
         return self._batch_bytes() * (2 if graphs else 1) + activations
 
     def _batch_bytes(self) -> int:

@@ -75,7 +75,7 @@ class EpisodeStorage(Storage):
         self._usable = not self.files.existing
         self._cursor = np.zeros(size.n_envs, np.int64)
         self._open_start = np.full(size.n_envs, NOT_OPEN)
-        self._resumed_unfinished = EpisodeRows(*np.zeros((4, 0), np.int64))
+        self._resumed_unfinished = EpisodeRows.none()
         self._attach()
 
     def _attach(self) -> None:
@@ -170,11 +170,18 @@ class EpisodeStorage(Storage):
         self.commits.replace()
 
     def abandon_open(self) -> None:
-        """Let the episodes in progress end unfinished: a resume could not go on with them."""
+        """Forget the episodes in progress, whose rows the next ones take: nobody can go on there.
+
+        Call it before `require_intact`: of the same checkpoint, an earlier resume has done so.
+        """
         begun = self._open_start != NOT_OPEN
-        # Behind the next row, as behind a final one: the rows before it are a checkpoint's.
-        self._cursor[begun] += 1
+        self._cursor[begun] = self._open_start[begun]
         self._open_start[begun] = NOT_OPEN
+        self._resumed_unfinished = EpisodeRows.none()
+        before = [one for one in (self.commits.previous, self.commits.newest) if one is not None]
+        self.commits.restore(
+            [one._replace(cursor=np.minimum(one.cursor, self._cursor)) for one in before]
+        )
         self._free_at_least = 0
 
     def commit_needed(self, rounds_ahead: int = ROUNDS_AHEAD) -> bool:

@@ -44,6 +44,11 @@ class EpisodeRows(NamedTuple):
     length: np.ndarray
     checksum: np.ndarray
 
+    @classmethod
+    def none(cls) -> EpisodeRows:
+        """No episode."""
+        return cls(*np.zeros((4, 0), np.int64))
+
     def named(self, prefix: str) -> dict[str, np.ndarray]:
         """As entries of a state: ``<prefix>_env`` and so on."""
         return {f"{prefix}_{name}": part for name, part in self._asdict().items()}
