@@ -183,8 +183,7 @@ class ReplayDataModule(pl.LightningDataModule):
         if not self.collector.env.base_env.env_spec.restorable:
             self.replay.storage.abandon_open()
             self.collector.start()
-        # A checkpoint of an earlier release may hold credit from before the first episode's end.
-        self._credit = float(state_dict["credit"]) if len(self.replay) else 0.0
+        self._credit = float(state_dict["credit"])
 
     def teardown(self, stage: str) -> None:
         """Stop the workers."""
