@@ -38,7 +38,7 @@ def report(plain: dict[str, Any]) -> None:
     expected, remedy = "one of runs and compare", "e.g. runs=logs/state_reach; --help has more"
     given = (asked.runs, asked.compare)
     require(given.count(None) == 1, "runs", asked.runs, expected, remedy)
-    from fetchlab.report import groups, page
+    from fetchlab.report import groups, media, page
     from fetchlab.report.runs import find_runs, read_runs
 
     two = asked.compare is not None
@@ -53,7 +53,7 @@ def report(plain: dict[str, Any]) -> None:
     out = Path(asked.out) if asked.out is not None else default_out(found, two)
     require_writable("out", out, "choose another")
     films, unfilmed = filmed(found, out, asked.films)
-    videos = embedded(films, out, asked.embed_mb)
+    videos = media.videos(films, out, int(asked.embed_mb * 1e6))
     if two:
         from fetchlab.report.records import recorded
 
@@ -119,13 +119,6 @@ def filmed(
                 notes.append(f"no video of {group.label}: {str(error).partition(chr(10))[0]}")
         films += [(f"{group.label}, seed {run.seed}", path) for path in paths]
     return films, notes
-
-
-def embedded(films: Sequence[tuple[str, Path]], out: Path, limit_mb: float) -> list[Any]:
-    """The videos as the page shows them."""
-    from fetchlab.report.media import videos
-
-    return videos(films, out, int(limit_mb * 1e6))
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
-"""Overrides that make a run as short as it can be and still go through everything."""
+"""Overrides that make a run as short as it can be and still go through everything; one played."""
 
 from __future__ import annotations
+
+from fetchlab.play import evaluate, request
 
 _SMALL = (
     *("debug=default", "algo.utd_ratio=0.25"),
@@ -21,3 +23,8 @@ ONE_EVALUATION = (
     *("replay.capacity=30", "replay.margin_env_steps=30"),
     *("callbacks.evaluation.every_env_steps=36", "callbacks.evaluation.episodes=2"),
 )
+
+
+def play_run(run_dir, episodes, changes=None, **asked):
+    """What `evaluate.py run=RUN_DIR` finds with the one policy that it plays."""
+    return evaluate(request(run=str(run_dir), episodes=episodes, **asked), changes or {})[0]

@@ -44,10 +44,11 @@ def literal(args: Sequence[str], keys: Sequence[str]) -> list[str]:
 
     Not in a sweep, where a comma means something; and ``null`` and a quoted value are left alone.
     """
+    if are_several(args):
+        return [*args]
     given = [arg.partition("=") for arg in args]
-    several = bool({"-m", "--multirun"} & {*args})
     return [
-        f"{key}={_literal(value)}" if key in keys and equals and not several else arg
+        f"{key}={_literal(value)}" if key in keys and equals else arg
         for arg, (key, equals, value) in zip(args, given, strict=True)
     ]
 

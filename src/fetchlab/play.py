@@ -67,39 +67,6 @@ class Subject:
     policies: Sequence[Stored]
 
 
-def evaluate_run(
-    run_dir: str | Path,
-    episodes: int,
-    video: bool,
-    checkpoint: str | Path | None,
-    seed: int | None = None,
-    trusted_modules: Sequence[str] = (),
-    changes: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Play episodes with the mode of a run's policy; see `evaluate`.
-
-    Args:
-        run_dir: a run's folder.
-        episodes: how many, each with its own seed.
-        video: also write the best, the median and the worst episode to ``videos/``.
-        checkpoint: folder of a checkpoint; None takes the newest valid one, where a run was
-            published without those that it could be resumed from the best weights.
-        seed: play what a training evaluation of a run with this seed plays; None plays episodes
-            that neither training nor its evaluations use.
-        trusted_modules: that the run's configuration may name beside the project's.
-        changes: values that replace the run's own, by dotted key: another task, another camera.
-    """
-    asked = request(
-        run=str(run_dir),
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        episodes=episodes,
-        seed=seed,
-        video=video,
-        trusted_modules=list(trusted_modules),
-    )
-    return evaluate(asked, changes or {})[0]
-
-
 def request(**given: Any) -> schema.Evaluate:
     """What the command line asks with these keys; the others are those of the YAML."""
     plain = yaml.safe_load((config.CONFIGS / "evaluate.yaml").read_text())

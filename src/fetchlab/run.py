@@ -23,7 +23,7 @@ from fetchlab.callbacks.checkpoints import Checkpoints
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.callbacks.stopping import Stopping
 from fetchlab.checkpoint.find import newest_valid, warn_of_strangers
-from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
+from fetchlab.checkpoint.fingerprint import config_difference, fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.signals import STOP_SIGNALS
@@ -170,7 +170,7 @@ def _continue(
             _require_replay(run_dir / "replay")
         new = _record(run, cfg)
         lines = config_difference(old["config"], cfg, MAY_CHANGE)
-        lines += compare(old["fingerprint"], new["fingerprint"])
+        lines += config_difference(old["fingerprint"], new["fingerprint"])
         if lines and not force:
             raise ConfigError(
                 "resume",

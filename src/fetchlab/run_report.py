@@ -10,6 +10,7 @@ import yaml
 
 from fetchlab.build import Parts
 from fetchlab.callbacks.evaluation import Evaluation
+from fetchlab.durable import write_text
 from fetchlab.durations import format_duration
 from fetchlab.entries import ESTIMATED_GOAL, PIXELS
 from fetchlab.preflight.budget import format_bytes
@@ -79,10 +80,7 @@ def write_config(run_dir: Path, cfg: Mapping[str, Any]) -> None:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    text = yaml.dump(dict(cfg), Dumper=Plain, sort_keys=False)
-    temporary = run_dir / ".config.yaml.tmp"
-    temporary.write_text(text)
-    temporary.replace(run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", yaml.dump(dict(cfg), Dumper=Plain, sort_keys=False))
 
 
 def summarize(run: Run, parts: Parts, evaluation: Evaluation, seconds: float) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from fetchlab.errors import ConfigError, require
 from fetchlab.fields import Target
 from fetchlab.launchers import OUTPUT, Job, Launcher
 from fetchlab.overrides import literal
-from fetchlab.preflight.budget import MAIN_PROCESS_BYTES, format_bytes, free_disk_bytes
+from fetchlab.preflight.budget import format_bytes, free_disk_bytes
 from fetchlab.preflight.sizes import (
     CHECKPOINT_BYTES,
+    MAIN_PROCESS_BYTES,
     Memory,
     threads_and_workers,
     trains_on_cuda,

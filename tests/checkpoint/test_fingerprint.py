@@ -6,7 +6,7 @@ from importlib import metadata
 
 import torch
 
-from fetchlab.checkpoint.fingerprint import compare, config_difference, fingerprint
+from fetchlab.checkpoint.fingerprint import config_difference, fingerprint
 
 
 def test_records_this_process_as_plain_data():
@@ -16,7 +16,8 @@ def test_records_this_process_as_plain_data():
     assert record["versions"]["gymnasium-robotics"] == metadata.version("gymnasium-robotics")
     assert record["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (record["workers"], record["renderer"], record["device"]) == (2, "llvmpipe", "cpu")
-    assert compare(record, fingerprint(workers=2, renderer="llvmpipe", device="cpu")) == []
+    again = fingerprint(workers=2, renderer="llvmpipe", device="cpu")
+    assert config_difference(record, again) == []
 
 
 def test_thread_count_and_renderer_show():
@@ -28,7 +29,7 @@ def test_thread_count_and_renderer_show():
     finally:
         torch.set_num_threads(threads)
     new["versions"]["mujoco"] = "9.9"
-    assert compare(old, new) == [
+    assert config_difference(old, new) == [
         "renderer: osmesa -> egl",
         f"threads: {threads} -> {threads + 1}",
         f"versions.mujoco: {metadata.version('mujoco')} -> 9.9",

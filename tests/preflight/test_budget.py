@@ -37,32 +37,14 @@ def test_format_bytes(n, text):
     assert budget.format_bytes(n) == text
 
 
-def test_memory_is_the_sum_of_its_parts():
-    fast, reference, state = (
-        budget.run_memory_bytes(
-            workers=2,
-            n_envs=8,
-            quality=one,
-            rendered_side=100,
-            parameter_bytes=10_000_000,
-            working_bytes=7_000_000,
-        )
-        for one in ("fast", "reference", None)
-    )
-    # 600 MB + 2 x 120 MB + 8 x 25 MB + 5 x 10 MB + 7 MB
-    assert state == 1_097_000_000
-    assert fast - state == 2 * 75_000_000 + 8 * 20_700_000
-    assert reference - fast == 8 * 70_000_000
-
-
-def test_largest_capacity_fits_and_one_more_does_not():
+def test_the_fitting_capacity_fits_and_one_more_does_not():
     # 100 rows of 3 bytes and 50 bytes besides are 350; 200 are free: (200 - 50) / 3 = 50 rows
-    assert budget.largest_capacity(350, 200, 100, 3.0) == 50
-    assert budget.largest_capacity(350, 199, 100, 3.0) == 49
-    assert budget.largest_capacity(350, 202, 100, 3.0) == 50
-    assert budget.largest_capacity(350, 203, 100, 3.0) == 51
-    assert budget.largest_capacity(350, 350, 100, 3.0) == 100
-    assert budget.largest_capacity(350, 40, 100, 3.0) == 0
+    assert budget.fitting_capacity(350, 200, 100, 3.0) == 50
+    assert budget.fitting_capacity(350, 199, 100, 3.0) == 49
+    assert budget.fitting_capacity(350, 202, 100, 3.0) == 50
+    assert budget.fitting_capacity(350, 203, 100, 3.0) == 51
+    assert budget.fitting_capacity(350, 350, 100, 3.0) == 100
+    assert budget.fitting_capacity(350, 40, 100, 3.0) == 0
 
 
 def test_what_fits_exactly_passes(tmp_path, free):
@@ -90,17 +72,19 @@ def test_disk_error_offers_no_capacity_where_none_fits(tmp_path, free):
     assert "fits" not in str(caught.value)
 
 
-def test_memory_error_with_the_replay_on_disk_asks_for_fewer_workers(tmp_path, free):
+def test_a_resumed_run_is_not_told_to_lower_a_capacity_that_it_has(tmp_path, free):
+    free(disk=1 * GB)  # its replay of 20 GB is there already: checkpoints and logs are left
+    with pytest.raises(ConfigError, match="free the disk") as caught:
+        budget.check_budget(tmp_path, 2 * GB, 2 * GB, 1_000_000, 20_000.0)
+    assert "fits" not in str(caught.value)
+
+
+@pytest.mark.parametrize("disk_bytes", [22 * GB, 1 * GB])  # a new run, and a resumed one
+def test_a_memory_error_asks_for_fewer_workers(tmp_path, free, disk_bytes):
     free(memory=1 * GB)
     with pytest.raises(ConfigError, match=r"free in memory.*lower collect\.n_envs") as caught:
-        budget.check_budget(tmp_path, 22 * GB, 2 * GB, 1_000_000, 21_700.0)
+        budget.check_budget(tmp_path, disk_bytes, 2 * GB, 1_000_000, 21_700.0)
     assert "fits" not in str(caught.value)  # a smaller replay would not help
-
-
-def test_memory_error_with_the_replay_in_memory_names_what_fits(tmp_path, free):
-    free(memory=12 * GB)  # 20 GB of replay, 2 GB besides: 10 GB too many / 20 kB
-    with pytest.raises(ConfigError, match=r"replay\.capacity=500000 fits"):
-        budget.check_budget(tmp_path, 1 * GB, 22 * GB, 1_000_000, 20_000.0)
 
 
 def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path, monkeypatch):

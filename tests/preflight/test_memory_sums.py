@@ -64,6 +64,23 @@ def test_pictures_that_are_averaged_take_memory_where_they_are_rendered(compose_
     assert totals[1] - totals[0] == held_by_processes(32, 128) - held_by_processes(32, 32)
 
 
+def test_pictures_take_memory_by_their_quality(compose_run):
+    sharp = run(compose_run, "obs.pixels.quality=reference")[1].total_bytes()
+    assert sharp - run(compose_run)[1].total_bytes() == 2 * 32 * 70_000_000
+
+
+def test_memory_without_pictures(compose_run):
+    cfg = typed(compose_run("state_push", "collect.workers=1", "collect.n_envs=8"))
+    module = build_module(cfg, PUSH)
+    memory = sizes.Memory(cfg, module, at_once=8).total_bytes()
+    evaluated = cfg.callbacks.evaluation.n_envs
+    # 600 MB, 2 workers of 120 MB, environments of 25 MB, batches of 1 kB a transition
+    processes = 600_000_000 + 2 * 120_000_000 + (8 + evaluated) * 25_000_000
+    parameters = sum(p.nbytes for p in module.parameters())
+    updates = min(8, -(-8 * cfg.algo.utd_ratio // 1))
+    assert memory == processes + 5 * parameters + 1_000 * cfg.algo.batch_size * updates
+
+
 @pytest.mark.parametrize(("replay", "here"), [("cuda", 0), ("cpu", 8 * BATCH)])
 def test_memory_of_a_run_on_cuda_holds_what_is_drawn_here(compose_run, cuda, replay, here):
     cuda(80 << 30)

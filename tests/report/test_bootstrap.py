@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fetchlab.report import bootstrap
 from fetchlab.report.bootstrap import bootstrap_interval, iqm
 
 #: Recorded from rliable 1.2.0 (`metrics.aggregate_iqm` and `library.get_interval_estimates` with
@@ -48,16 +49,19 @@ def test_iqm_is_rliables(seeds):
         (lambda drawn: drawn[0].mean(axis=1), RLIABLE_MEAN_INTERVAL),
     ],
 )
-def test_intervals_are_rliables(statistic, recorded):
-    ends = bootstrap_interval([np.array(SEEDS)], statistic, repetitions=50_000)
+def test_intervals_are_rliables(statistic, recorded, monkeypatch):
+    monkeypatch.setattr(bootstrap, "REPETITIONS", 50_000)
+    ends = bootstrap_interval([np.array(SEEDS)], statistic)
     assert ends == pytest.approx(recorded, abs=0.006)  # rliable's own draws move as much
 
 
-def test_strata_are_drawn_apart_from_each_other():
+def test_strata_are_drawn_apart_from_each_other(monkeypatch):
+    monkeypatch.setattr(bootstrap, "REPETITIONS", 50_000)
+
     def mean(drawn):
         return np.mean([one.mean(axis=1) for one in drawn], axis=0)
 
-    ends = bootstrap_interval(list(np.array(TASKS).T), mean, repetitions=50_000)
+    ends = bootstrap_interval(list(np.array(TASKS).T), mean)
     assert ends == pytest.approx(RLIABLE_STRATIFIED, abs=0.006)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_runs import play_run
 
 import evaluate as entry
 from fetchlab.build import build_env
@@ -29,7 +30,7 @@ from fetchlab.collect.video import load_encoder
 from fetchlab.config import typed
 from fetchlab.errors import RunFailedError
 from fetchlab.footage import footage, notable
-from fetchlab.play import evaluate, evaluate_run, request
+from fetchlab.play import evaluate, request
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,27 +49,27 @@ def evaluation(capsys, monkeypatch, *args):
 
 def test_a_seed_gives_the_episodes_of_training_evaluations_with_that_seed(finished):
     stored = json.loads((finished / "evaluation.json").read_text())[-1]
-    result = evaluate_run(finished, 4, video=False, checkpoint=None, seed=0)
+    result = play_run(finished, 4, seed=0)
     # All but what is told of the curve.
     of_the_curve = {stored.pop(key) for key in ("phase", "critic_loss")}
     assert len(of_the_curve) == 2
     assert {key: result[key] for key in stored} == stored
     assert result["seeds"] == [1_000_000, 1_000_003]
-    other = evaluate_run(finished, 3, video=False, checkpoint=None, seed=1)
+    other = play_run(finished, 3, seed=1)
     # Of the final policy of `experiment=state_reach debug=default`.
     assert other["goal_distance_m"] == pytest.approx(0.479, abs=0.002)
     assert other["return"] == pytest.approx(-49.7, abs=0.05)
 
 
 def test_by_default_no_episode_is_one_that_training_or_its_evaluations_use(finished):
-    result = evaluate_run(finished, 3, video=False, checkpoint=None)
+    result = play_run(finished, 3)
     first, last = result["seeds"]
     assert last - first == 2
     # Evaluations of any run: 1,000,000 and 10,000 times its seed. Training: 32 bits.
     assert first > episode_seeds(10_000_000, 10_000)[-1]
     assert first > np.iinfo(np.uint32).max
     assert "neither by training nor by its evaluations" in result["seeds_are"]
-    again = evaluate_run(finished, 3, video=False, checkpoint=None)
+    again = play_run(finished, 3)
     files = {one.pop("file") for one in (again, result)}
     assert again == result
     assert len(files) == 2
@@ -78,16 +79,16 @@ def test_a_run_published_with_its_best_weights_alone_is_played(copied):
     best = next((copied / "checkpoints").glob("best_*"))
     for step in (copied / "checkpoints").glob("step_*"):
         shutil.rmtree(step)
-    assert evaluate_run(copied, 2, video=False, checkpoint=None)["checkpoint"] == best.name
+    assert play_run(copied, 2)["checkpoint"] == best.name
     # One that was resumable says what became of that, and does not fall back in silence.
     (copied / "checkpoints" / "step_000000800").mkdir()
     with pytest.raises(RunFailedError, match="step_000000800 refused"):
-        evaluate_run(copied, 2, video=False, checkpoint=None)
+        play_run(copied, 2)
 
 
 def test_the_result_is_kept_in_the_runs_folder(copied):
     before = (copied / "evaluation.json").read_bytes()
-    results = [evaluate_run(copied, 2, video=False, checkpoint=None, seed=k) for k in (0, 1)]
+    results = [play_run(copied, 2, seed=k) for k in (0, 1)]
     names = ["evaluations/000000800_0.json", "evaluations/000000800_1.json"]
     assert [result.pop("file") for result in results] == [str(copied / name) for name in names]
     assert [json.loads((copied / name).read_text()) for name in names] == results

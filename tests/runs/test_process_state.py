@@ -14,12 +14,12 @@ from unittest import mock
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_runs import play_run
 
 from fetchlab.algos.sac import SAC
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError
-from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start, start_or_resume
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def test_a_run_in_a_thread_with_paths_as_text_and_a_config_of_omegaconf(compose_
         done.append(start(OmegaConf.create(cfg))["status"])
         done.append(resume(str(run_dir), {"total_env_steps": 160}, force=False)["status"])
         newest = str(newest_valid(run_dir / "checkpoints"))
-        done.append(evaluate_run(str(run_dir), 1, video=False, checkpoint=newest)["env_steps"])
+        done.append(play_run(run_dir, 1, checkpoint=newest)["env_steps"])
 
     thread = threading.Thread(target=job)
     thread.start()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_runs import play_run
 
 from fetchlab import run as runs
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.errors import ConfigError, RunFailedError
-from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start
 from fetchlab.run_folder import claimed
 
@@ -40,7 +40,7 @@ def continue_run(run_dir):
 
 
 def evaluate(run_dir):
-    return evaluate_run(run_dir, 1, video=False, checkpoint=None)
+    return play_run(run_dir, 1)
 
 
 @pytest.mark.parametrize("use", [continue_run, evaluate])

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import TWO_EVALUATIONS
+from tiny_runs import TWO_EVALUATIONS, play_run
 
 import train as entry
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.errors import ConfigError
-from fetchlab.play import evaluate_run
 from fetchlab.run import resume, start
 from fetchlab.teacher import with_teacher
 
@@ -49,13 +48,13 @@ def test_a_student_stops_resumes_and_plays_without_its_teachers_folder(
     after = read_payload(newest_valid(parts / "checkpoints"))["state_dict"]
     assert all(after[f"teacher.{name}"].equal(before[name]) for name in before)
     evaluation = json.loads((parts / "evaluation.json").read_text())[-1]
-    played = evaluate_run(parts, 2, video=False, checkpoint=None, seed=0)
+    played = play_run(parts, 2, seed=0)
     of_the_curve = {"phase", "critic_loss"}
     assert {
         key: played[key] for key in evaluation.keys() - of_the_curve
     }.items() <= evaluation.items()
     dense = {"task.env_id": "FetchPushDense-v4"}
-    assert evaluate_run(parts, 1, False, None, changes=dense)["return"] > -10
+    assert play_run(parts, 1, dense)["return"] > -10
 
 
 def test_a_checkpoint_of_the_teachers_may_be_named(compose_run, teacher, tmp_path, monkeypatch):

@@ -44,11 +44,6 @@ def fingerprint(workers: int, renderer: str, device: torch.device | str) -> dict
     }
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lines such as ``threads: 2 -> 1``, empty when a resume from old in new can be exact."""
-    return config_difference(old, new)
-
-
 def config_difference(
     old: Mapping[str, Any], new: Mapping[str, Any], ignore: Iterable[str] = ()
 ) -> list[str]:

@@ -185,8 +185,7 @@ class ReplayDataModule(pl.LightningDataModule):
         self.collector.load_state_dict(state_dict["collector"])
         if not restorable:
             self.collector.start()
-        # A checkpoint of an earlier release may hold credit from before the first episode's end.
-        self._credit = float(state_dict["credit"]) if len(self.replay) else 0.0
+        self._credit = float(state_dict["credit"])
 
     def teardown(self, stage: str) -> None:
         """Stop the workers."""

@@ -28,11 +28,6 @@ class Episodes:
     frames: list[Tensor]  # uint8 (T + 1, C, H, W) of each episode, where they were asked for
     succeeds: list[Tensor]  # bool (T + 1,) of each of these frames
 
-    @property
-    def success_rate(self) -> float:
-        """Share of episodes that succeed at their last step, in [0, 1]."""
-        return float(self.success.double().mean())
-
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:
     """Seeds of evaluation episodes: far from the training seeds, the same at every evaluation."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from fetchlab.envs import worker as remote
 from fetchlab.envs.link import BrokenLinkError, WorkerLink, shut_down
-from fetchlab.envs.shared import SharedArrays, anonymous_memory
+from fetchlab.envs.shared import SharedArrays
 from fetchlab.errors import NonFiniteError, require
 from fetchlab.patience import SLICES
 
@@ -71,7 +71,7 @@ class WorkerPool:
         self._links: list[WorkerLink] = []
         # At most once: by `close`, at garbage collection or at exit.
         self._close = weakref.finalize(self, shut_down, self._links, _CLOSE_GRACE_S, os.getpid())
-        memory = anonymous_memory()
+        memory = os.memfd_create("fetchlab")  # without a name, gone with its last user
         try:
             self._start(task, env_spec, memory)
         except BaseException:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
     from fetchlab.envs.spec import Obs
 
 _ALIGNMENT_BYTES = 64
-
-
-def anonymous_memory() -> int:
-    """Return a file descriptor of empty memory without a name, gone with its last user."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("fetchlab")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class Rows:

@@ -11,12 +11,7 @@ import torch
 
 from fetchlab.errors import require
 from fetchlab.preflight import CORES
-from fetchlab.preflight.budget import (
-    COPIES_OF_PARAMETERS,
-    check_budget,
-    largest_capacity,
-    run_memory_bytes,
-)
+from fetchlab.preflight.budget import check_budget, fitting_capacity
 from fetchlab.schema import Run
 
 CHECKPOINT_BYTES = 200_000_000  # two checkpoints, the best weights and the logs, generously
@@ -24,6 +19,19 @@ DEVICE_MEMORY_SHARE = 0.9  # of what is free there; the rest is for libraries an
 #: What a forward pass keeps for its backward pass, per pixel of the image: IMPALA's encoder, the
 #: largest one here; ManipulationCNN keeps 250.
 ACTIVATION_BYTES_PER_PIXEL = 450
+# Resident memory, rounded up. A worker with 1, 2, ... 5 FetchPush environments, MB: 118, 140, 154,
+# 163, 172 without a camera; 210, 249, 291, 318, 343 with Mesa's software EGL and quality=fast, at
+# 32x32 as at 84x84; 274, 379, 486, 578, 668 with quality=reference, whose shadow map is 4096x4096.
+# A process with torch, lightning and torchrl imported: 386 MB.
+MAIN_PROCESS_BYTES = 600_000_000
+WORKER_BYTES = 120_000_000
+ENV_BYTES = 25_000_000
+RENDERING_WORKER_BYTES = 75_000_000
+RENDERER_BYTES = {"fast": 20_000_000, "reference": 90_000_000}
+# An offscreen buffer with its four samples, depth and copies: 65 bytes at 512x512 and 1024x1024.
+RENDERED_PIXEL_BYTES = 70
+# Parameter, gradient, two Adam moments, target network.
+COPIES_OF_PARAMETERS = 5
 
 
 def threads_and_workers(run: Run, cores: int | None = None) -> tuple[int, int]:
@@ -156,14 +164,15 @@ class Memory:
         run, working = self._run, self._update_bytes()
         if trains_on_cuda(run):  # what is left for this side: the batches that are drawn here
             working = 0 if replay_device(run).type == "cuda" else self._batch_bytes()
-        return run_memory_bytes(
-            workers=collecting_workers(run) + evaluation_workers(run),
-            n_envs=run.collect.n_envs + run.callbacks.evaluation.n_envs,
-            quality=None if self._pixels is None else self._pixels.quality,
-            rendered_side=0 if self._pixels is None else self._pixels.rendered_size,
-            parameter_bytes=self._parameters,
-            working_bytes=working,
-        )
+        per_worker, per_env = WORKER_BYTES, ENV_BYTES
+        if self._pixels is not None:
+            side = self._pixels.rendered_size
+            per_worker += RENDERING_WORKER_BYTES
+            per_env += RENDERER_BYTES[self._pixels.quality] + RENDERED_PIXEL_BYTES * side**2
+        processes = MAIN_PROCESS_BYTES
+        processes += (collecting_workers(run) + evaluation_workers(run)) * per_worker
+        processes += (run.collect.n_envs + run.callbacks.evaluation.n_envs) * per_env
+        return processes + COPIES_OF_PARAMETERS * self._parameters + working
 
     def check_device(self, replay_bytes: int, bytes_per_transition: float) -> None:
         """Refuse updates, and a replay if it is there, that do not fit in the GPU's memory."""
@@ -171,7 +180,7 @@ class Memory:
         free = int(DEVICE_MEMORY_SHARE * torch.cuda.mem_get_info()[0])
         updates = self._update_bytes() + COPIES_OF_PARAMETERS * self._parameters
         needed = updates + (replay_bytes if mirrored else 0)
-        fits = largest_capacity(needed, free, run.replay.capacity, bytes_per_transition)
+        fits = fitting_capacity(needed, free, run.replay.capacity, bytes_per_transition)
         smaller_replay = f"replay.capacity={fits}" if fits else "a smaller algo.batch_size"
         require(
             needed <= free,

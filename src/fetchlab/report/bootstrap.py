@@ -36,25 +36,20 @@ def iqm(scores: np.ndarray, axis: int) -> np.ndarray:
 
 
 def bootstrap_interval(
-    strata: Sequence[np.ndarray],
-    statistic: Callable[[list[np.ndarray]], np.ndarray],
-    repetitions: int = REPETITIONS,
-    seed: int = SEED,
+    strata: Sequence[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile interval of a statistic under a stratified bootstrap.
 
     Args:
         strata: scores of each stratum, such as a cell of a factorial, (seeds, ...), at least one
             seed; its seeds are drawn with replacement, independently of the other strata's.
-        statistic: takes the drawn strata, each (R, seeds, ...), and gives (R, ...).
-        repetitions: R, draws.
-        seed: of the draws.
+        statistic: takes the drawn strata, each (R, seeds, ...) of R draws, and gives (R, ...).
 
     Returns:
         (low, high), each of the statistic's shape without R.
     """
-    rng = np.random.default_rng(seed)
-    drawn = [one[rng.integers(len(one), size=(repetitions, len(one)))] for one in strata]
+    rng = np.random.default_rng(SEED)
+    drawn = [one[rng.integers(len(one), size=(REPETITIONS, len(one)))] for one in strata]
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(statistic(drawn), [tail, 100 - tail], axis=0)
     return low, high

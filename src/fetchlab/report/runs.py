@@ -30,7 +30,7 @@ CONFIG, METRICS, EVALUATION, SUMMARY = (
 BESIDE = (METRICS, EVALUATION, SUMMARY, "checkpoints")
 STEPS, RATE, LOSS = "env_steps", "time/env_steps_per_s", "train/critic_loss"
 UNFINISHED = "unfinished"
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def read_run(folder: Path, identity: Callable[[Mapping[str, Any]], str]) -> Stor
             return read(folder / name)
         except FileNotFoundError:
             return otherwise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             reason = " ".join(f"{error}".split()) or type(error).__name__
             notes.append(f"{folder / name} cannot be read, and is left out: {reason}")
             return otherwise

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fetchlab.report.differences import ABSENT
 from fetchlab.report.plots import best_so_far
+from fetchlab.report.runs import UNREADABLE
 from fetchlab.report.tables import Table
 
 #: In the folder of a study.
 STUDY = "study.json"
-ABSENT = "-"
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 
 
 def of_searches(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -29,7 +29,7 @@ def of_searches(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str
             sections.append(_section(root, json.loads((root / STUDY).read_text())))
         except FileNotFoundError:
             continue
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             reason = " ".join(f"{error}".split()) or type(error).__name__
             notes.append(f"{root / STUDY} cannot be read, and is left out: {reason}")
     return sections, notes

@@ -90,12 +90,15 @@ def of_runs(groups: Sequence[Group]) -> Table:
 def of_differences(groups: Sequence[Group]) -> Table | None:
     """Only what differs between the configurations; None of a single one."""
     rows = differing([group.runs[0].config for group in groups], NOT_OF_A_GROUP)
-    return _keys("What differs", groups, rows)
+    return of_keys("What differs", groups, rows)
 
 
 def of_keys(title: str, groups: Sequence[Group], rows: Sequence[Row]) -> Table | None:
     """A row for each key, a column for each configuration; None without rows."""
-    return _keys(title, groups, rows)
+    if not rows:
+        return None
+    header = ("key", *(group.label for group in groups))
+    return Table(title, header, [[row.key, *row.texts] for row in rows])
 
 
 def of_cells(
@@ -128,13 +131,6 @@ def of_effects(title: str, found: Sequence[Effect], note: str) -> Table:
 def watch_command(run: StoredRun) -> str:
     """How to see a run's policy play."""
     return f"python src/evaluate.py run={shlex.quote(str(run.folder))} video=true"
-
-
-def _keys(title: str, groups: Sequence[Group], rows: Sequence[Row]) -> Table | None:
-    if not rows:
-        return None
-    header = ("key", *(group.label for group in groups))
-    return Table(title, header, [[row.key, *row.texts] for row in rows])
 
 
 def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
