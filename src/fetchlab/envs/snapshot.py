@@ -15,6 +15,7 @@ are decimal strings, so that any plain-data format can carry them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,9 @@ def _keep(value: Any) -> Any:
         if value.dtype.kind not in "biuf":
             return None
         return value.copy() if isinstance(value, np.ndarray) else {"scalar": np.array(value)}
-    if isinstance(value, bool | float | str):
+    if isinstance(value, str):  # a file's path is this process's: the mazes write their XML anew
+        return None if os.path.isabs(value) else value
+    if isinstance(value, bool | float):
         return value
     if isinstance(value, int):
         return {"int": str(value)}
