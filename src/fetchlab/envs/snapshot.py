@@ -15,8 +15,8 @@ are decimal strings, so that any plain-data format can carry them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -169,7 +169,7 @@ def _keep(value: Any) -> Any:
             return None
         return value.copy() if isinstance(value, np.ndarray) else {"scalar": np.array(value)}
     if isinstance(value, str):  # a file's path is this process's: the mazes write their XML anew
-        return None if os.path.isabs(value) else value
+        return None if Path(value).is_absolute() else value
     if isinstance(value, bool | float):
         return value
     if isinstance(value, int):
