@@ -64,7 +64,7 @@ def gymnasium_env(camera: dict[str, Any] | None) -> Any:
 def our_frames(env: Any, actions: np.ndarray) -> float:
     """Frames per second."""
     env.reset(0)
-    return _frames(env.step, env._renderer.render, actions)
+    return _frames(env.step, env.render_frame, actions)
 
 
 def gymnasium_frames(env: Any, actions: np.ndarray) -> float:

@@ -107,7 +107,7 @@ def frames_per_s(side: int) -> float:
 
     env = FetchEnv(task_spec(typed(compose("pixel_push_nodrq", f"obs.pixels.image_size={side}"))))
     env.reset(seed=0)
-    rate = 1000 / median_ms(env._renderer.render, REPETITIONS)
+    rate = 1000 / median_ms(env.render_frame, REPETITIONS)
     env.close()
     return rate
 

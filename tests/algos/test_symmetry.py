@@ -262,7 +262,7 @@ def test_the_shipped_cameras_show_a_mirrored_goal_where_the_picture_says(two_cam
 
     def frame(x, y):
         env._inner.goal = np.array([x, y, 0.43])
-        return torch.as_tensor(env._renderer.render())
+        return torch.as_tensor(env.render_frame())
 
     def red(picture):
         r, g, b = picture.int()

@@ -119,6 +119,22 @@ def test_observations_are_the_callers(push):
         np.testing.assert_array_equal(array, copy)
 
 
+def test_reward_by_hand(push):
+    goal = np.zeros((3, 3), np.float32)
+    achieved = np.array([[0.049, 0, 0], [0, 0.03, 0.03], [0, 0.03, 0.05]], np.float32)
+    reward = push.compute_reward(achieved, goal)
+    assert reward.dtype == np.float32
+    assert reward.tolist() == [0, 0, -1]  # distances 0.049, 0.0424, 0.0583 m against 0.05 m
+    assert push.compute_reward(achieved[None], goal[None]).shape == (1, 3)
+
+
+def test_dense_reward_by_hand():
+    env = FetchEnv(TaskSpec("FetchPushDense-v4", STEPS, None))
+    reward = env.compute_reward(np.array([[0.3, 0, 0.4]]), np.zeros((1, 3)))
+    assert reward.dtype == np.float32
+    assert reward == pytest.approx([-0.5])
+
+
 def test_dense_rewards_fall_below_minus_one():
     """So [-1/(1-discount), 0] does not bound their values, as the dense task files say."""
     env = FetchEnv(TaskSpec("FetchReachDense-v4", STEPS, None))
@@ -127,6 +143,17 @@ def test_dense_rewards_fall_below_minus_one():
         env.reset(seed)
         rewards += [env.step(np.array([-1, 1, 1, 0])).reward for _ in range(STEPS)]
     assert -2 < min(rewards) < -1
+
+
+@pytest.mark.parametrize("env_id", [name for name in TASKS if "Dense" in name])
+def test_the_recomputed_dense_reward_is_the_steps(env_id):
+    env = FetchEnv(TaskSpec(env_id, STEPS, None))
+    env.reset(0)
+    for _ in range(5):
+        result = env.step(np.array([0.5, -0.5, 0.2, 0.0]))
+        again = env.compute_reward(result.obs.achieved_goal, result.obs.desired_goal)
+        assert result.reward < -0.001
+        assert again == pytest.approx(result.reward, rel=1e-4)
 
 
 def test_episode_length_is_the_specs():
@@ -143,22 +170,34 @@ def test_unseeded_environments_differ_and_say_how_to_repeat(push):
     assert FetchEnv(push.task).reset().desired_goal.tolist() != first.desired_goal.tolist()
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_an_action_that_is_no_number_is_not_simulated_on_in_silence(
-    push, place, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)  # MuJoCo appends to MUJOCO_LOG.TXT where it stands
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_non_finite_action_never_reaches_the_simulator(push, bad):
     push.reset(7)
     push.step(np.zeros(4))
+    before = push.get_state()
     action = np.zeros(4, np.float32)
-    action[place] = np.nan
-    with pytest.raises(SimulationError, match=r"BADQACC \(FetchPush-v4, step 2 .* seed 7\)"):
+    action[2] = bad
+    with pytest.raises(ValueError, match=r"not finite \(FetchPush-v4, step 1 .* seed 7\)"):
         push.step(action)
+    after = push.get_state()
+    np.testing.assert_array_equal(before["integration"], after["integration"])
+    assert before["elapsed_steps"] == after["elapsed_steps"] == 1
 
 
-def test_a_step_before_a_reset_is_refused(push):
+def test_infinities_of_both_signs_do_not_cancel(push):
+    push.reset(7)
+    with pytest.raises(ValueError, match="not finite"):
+        push.step(np.array([np.inf, -np.inf, 0, 0]))
+
+
+def test_misuse_is_refused(push):
     with pytest.raises(RuntimeError, match="call reset first"):
         push.step(np.zeros(4))
+    push.reset(0)
+    with pytest.raises(ValueError, match=r"shape \(5,\): expected \(4,\)"):
+        push.step(np.zeros(5))
+    with pytest.raises(RuntimeError, match="no camera"):
+        push.render_frame()
 
 
 @pytest.mark.parametrize(

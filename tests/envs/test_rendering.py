@@ -142,7 +142,7 @@ def test_frames_are_new_contiguous_images():
     assert second.flags.owndata
     np.testing.assert_array_equal(first, kept)
     assert (second != first).any()
-    np.testing.assert_array_equal(env._renderer.render(), second)
+    np.testing.assert_array_equal(env.render_frame(), second)
 
 
 def test_fast_looks_like_reference():
@@ -188,7 +188,7 @@ def test_culling_changes_no_pixel(camera):
         hidden = max(hidden, np.count_nonzero(env._model.geom_group))
         renderer._views = [(view, None) for view, _ in views]
         env._model.geom_group[:] = everything
-        np.testing.assert_array_equal(env._renderer.render(), frame)
+        np.testing.assert_array_equal(env.render_frame(), frame)
         renderer._views = views
     assert hidden >= 2  # at least the covered e-stop and laser
 
@@ -226,7 +226,7 @@ def object_pixels(env, place):
     for group in (0, rendering.HIDDEN_GROUP):
         shown = env._model.geom("object0").id
         env._renderer._views[0][1]._shown[shown] = group
-        frames.append(env._renderer.render())
+        frames.append(env.render_frame())
     env._renderer._views[0][1]._shown[shown] = 0
     return np.nonzero((frames[0] != frames[1]).any(axis=0))
 
@@ -258,7 +258,7 @@ def test_an_object_that_moves_changes_a_small_image(size, block, step_m):
         place = on_the_table(env, 0.1 - n * step_m, 0.05)
         rows, _ = object_pixels(env, place)
         assert len(rows) >= 2  # two of 16 x 16 are a cube's whole width
-        frames.append(env._renderer.render())
+        frames.append(env.render_frame())
     changed = [(a != b).any(axis=0).sum() for a, b in pairwise(frames)]
     assert min(changed) >= 2
 
@@ -270,7 +270,7 @@ def test_supersampling_shows_motions_of_less_than_a_pixel():
         moved = []
         for millimetres in range(17):  # a pixel of the image
             env._data.joint("object0:joint").qpos[:3] = x - millimetres / 1000, y, z
-            moved.append(env._renderer.render().tobytes())
+            moved.append(env.render_frame().tobytes())
         return len(set(moved))
 
     assert distinct(1) + 4 <= distinct(4)
@@ -304,8 +304,8 @@ def test_environments_of_one_process_take_turns():
     together = [env.reset(seed).pixels for seed, env in enumerate(envs)]
     np.testing.assert_array_equal(together, alone)
     envs[1].close()  # closing one leaves the others' contexts alone
-    np.testing.assert_array_equal(envs[0]._renderer.render(), alone[0])
-    np.testing.assert_array_equal(envs[2]._renderer.render(), alone[2])
+    np.testing.assert_array_equal(envs[0].render_frame(), alone[0])
+    np.testing.assert_array_equal(envs[2].render_frame(), alone[2])
 
 
 def test_close_is_final_and_repeatable():
@@ -313,7 +313,8 @@ def test_close_is_final_and_repeatable():
     env.reset(0)
     env.close()
     env.close()
-    assert env._renderer is None
+    with pytest.raises(RuntimeError, match="no camera"):
+        env.render_frame()
     gc.collect()
 
 

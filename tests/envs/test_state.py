@@ -90,11 +90,11 @@ def test_the_frame_after_a_restore_is_the_frame():
     env.reset(3)
     advance(env, actions()[:17])
     state = env.get_state()
-    expected = env._renderer.render()
+    expected = env.render_frame()
     assert expected.std() > 10  # a picture, not a blank
     fresh.set_state(state)
     assert_same_state(fresh.get_state(), state)
-    np.testing.assert_array_equal(fresh._renderer.render(), expected)
+    np.testing.assert_array_equal(fresh.render_frame(), expected)
 
 
 def test_a_restore_mends_an_unstable_simulation(tmp_path, monkeypatch):

@@ -96,15 +96,12 @@ class FetchEnv:
     def step(self, action: np.ndarray) -> StepResult:
         """Apply ``action`` (4,), cast to float32 and clipped to [-1, 1], for 40 ms.
 
-        `WorkerPool.send` has refused what is not finite or of another shape.
-
         Raises:
             SimulationError: MuJoCo reset itself; the environment needs a `reset`.
         """
-        if self._elapsed_steps < 0:
-            raise RuntimeError("step before reset: call reset first")
+        action = self._checked(action)
         inner, arrays = self._inner, self._arrays
-        arrays.write(np.asarray(action, np.float32))
+        arrays.write(action)
         mujoco.mj_step(self._model, self._data, nstep=inner.n_substeps)
         self._elapsed_steps += 1
         if self._bad.any():
@@ -127,6 +124,16 @@ class FetchEnv:
             truncated=self._elapsed_steps >= self.task.max_episode_steps,
             success=distance < threshold,
         )
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray) -> np.ndarray:
+        """Return the environment's own reward (...,) float32 of goals (..., 3)."""
+        return np.asarray(self._inner.compute_reward(achieved_goal, desired_goal, {}), np.float32)
+
+    def render_frame(self) -> np.ndarray:
+        """Return a new (C, H, W) uint8 frame of the present state (see `FrameRenderer.render`)."""
+        if self._renderer is None:
+            raise RuntimeError("this environment has no camera: build it with TaskSpec(pixels=...)")
+        return self._renderer.render()
 
     def get_state(self) -> dict[str, Any]:
         """Return everything the future depends on, see `snapshot`."""
@@ -160,6 +167,18 @@ class FetchEnv:
             # After the state: rendering refreshes poses, and gymnasium's observation comes first.
             pixels=None if self._renderer is None else self._renderer.render(),
         )
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action, np.float32)
+        if self._elapsed_steps < 0:
+            raise RuntimeError("step before reset: call reset first")
+        if action.shape != (self.env_spec.action_dim,):
+            raise ValueError(f"action of shape {action.shape}: expected (4,)")
+        # One Python sum is quicker than numpy's isfinite; opposite infinities add up to NaN.
+        if not math.isfinite(sum(action.tolist())):
+            # MuJoCo would not raise: it resets itself and simulates on.
+            raise ValueError(f"action {action.tolist()} is not finite ({self._where()})")
+        return action
 
     def _where(self) -> str:
         return f"{self.task.env_id}, step {self._elapsed_steps} of the episode, seed {self._seed}"
