@@ -51,7 +51,7 @@ def export(
     Args:
         run_dir: a run's folder.
         out: where to; None: ``RUN_DIR/policy``. An earlier export there is replaced.
-        checkpoint: folder of a checkpoint; None takes the newest valid one, as `play` does.
+        checkpoint: folder of a checkpoint; None takes the newest valid one.
         with_program: also write ``policy.pt2``.
         trusted_modules: that the run's configuration may name beside the project's.
 

@@ -155,9 +155,8 @@ class Memory:
         pieces = set()
         for updates in {math.floor(per_round), math.ceil(per_round)}:
             pieces |= {min(updates, at_once), updates % at_once}
-        self._pieces = pieces - {
-            0
-        }  # updates on one batch of batches: a graph for each, or a period
+        # Updates on one batch of batches: a graph for each, and for each place in the period.
+        self._pieces = pieces - {0}
 
     def total_bytes(self) -> int:
         """Estimate over all processes of the run; the replay is page cache, not memory."""
