@@ -212,6 +212,9 @@ def test_each_shipped_table_is_of_its_experiment_alone(compose_run):
         ("pixel_push_laptop", "pixel_push_laptop/seed0"),
         ("pixel_push_laptop", "pixel_push_laptop/seed1"),
         ("pixel_push_laptop", "pixel_push_laptop/seed2"),
+        ("pixel_push_laptop_critic", "pixel_push_laptop_critic/seed0"),
+        ("pixel_push_laptop_critic", "pixel_push_laptop_critic/seed2"),  # the slowest of three
+        ("pixel_push_laptop_critic", "pixel_push_strict_gpu_critic/seed0"),
         ("vector_push_laptop", "vector_push_laptop/seed0"),
         ("state_push_fast", "state_push_fast/seed2"),  # the slowest of three
         ("vector_push", "vector_push/seed2"),
