@@ -69,7 +69,9 @@ def look(module: OffPolicy, batch: TensorDictBase) -> list[Reach]:
             if params:
                 own = loss in module.routing.trained_by if part == "encoder" else loss == part
                 expected = own and value.requires_grad  # a loss may be measured, and move nothing
-                found.append(_reach(loss, part, params, _gradients(value, params), held, expected))
+                reached = _reached(value, params)
+                moved = sum(id(param) in held for param in reached)
+                found.append(Reach(loss, part, len(params), len(reached), moved, expected))
     return found
 
 
@@ -111,25 +113,10 @@ def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
     return [] if module is None else [p for p in module.parameters() if p.requires_grad]
 
 
-def _gradients(loss: Tensor, params: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    """Of each parameter; None where the loss does not depend on it."""
+def _reached(loss: Tensor, params: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+    """Those with a gradient of this loss that is not zero."""
     if not loss.requires_grad:
-        return [None] * len(params)
-    return list(torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True))
-
-
-def _reach(
-    loss: str,
-    part: str,
-    params: Sequence[nn.Parameter],
-    gradients: Sequence[Tensor | None],
-    held: set[int],
-    expected: bool,
-) -> Reach:
-    reached = [
-        param
-        for param, gradient in zip(params, gradients, strict=True)
-        if gradient is not None and bool(gradient.any())
-    ]
-    moved = sum(id(param) in held for param in reached)
-    return Reach(loss, part, len(params), len(reached), moved, expected)
+        return []
+    gradients = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+    pairs = zip(params, gradients, strict=True)
+    return [param for param, one in pairs if one is not None and bool(one.any())]

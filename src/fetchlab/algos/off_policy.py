@@ -23,7 +23,7 @@ from fetchlab.algos.bellman import q_range, td_target
 from fetchlab.algos.metrics import MetricSums
 from fetchlab.algos.routing import LossName, Routing
 from fetchlab.algos.steps import AT_ONCE, CapturedUpdates, CheckedSteps, Held, MaskedSteps
-from fetchlab.entries import PIXELS
+from fetchlab.entries import DESIRED_GOAL, ESTIMATED_GOAL, PIXELS
 from fetchlab.errors import NonFiniteError
 from fetchlab.fields import Above, Below, Hint, Max, Min
 from fetchlab.networks.agent import Agent
@@ -145,16 +145,23 @@ class OffPolicy(pl.LightningModule):
         """
 
     def observe(self, rows: TensorDictBase) -> None:
-        """Add rows that the simulator gave to the input statistics."""
-        if self.agent.normalizer.counting:
-            self.agent.observe(self._here(rows, self.agent.stored))
+        """Add rows that the simulator gave to the input statistics (``obs.normalize``)."""
+        agent = self.agent
+        if agent.normalizer.counting:
+            here = self._here(rows, agent.stored)
+            for name in agent.stored:
+                agent.normalizer.update(name, here.get(name))
 
     @torch.no_grad()
     def actor_input(self, obs: TensorDictBase) -> Tensor:
         """What the actor sees (N, D) of simulator rows: stored vectors, and ``frames``."""
         agent = self.agent
-        frames = ("frames",) if agent.actor_looks else ()
-        return agent.actor_view(self._here(obs, (*agent.stored, *frames)))
+        looks = ("frames",) if agent.actor_looks else ()
+        rows = self._here(obs, (*agent.stored, *looks))
+        features = agent.glance(rows.get("frames")) if looks else None
+        if ESTIMATED_GOAL in agent.actor_inputs:
+            rows = agent.with_guess(rows, features)
+        return agent.actor_input(agent.vectors(rows, rows.get(DESIRED_GOAL)), features)
 
     def seeing_parameters(self, optimizer: str) -> list[nn.Parameter]:
         """Those of encoder and auxiliary heads, where this optimizer holds them; else none."""

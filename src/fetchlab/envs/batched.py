@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from tensordict import TensorDict
+from torch.utils._pytree import tree_map_only
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, TransformedEnv
 
@@ -243,13 +244,13 @@ def get_env_state(env: TransformedEnv) -> dict[str, Any]:
     next step would be given, so keep that one beside this state to resume.
     """
     states = env.base_env.pool.get_state()
-    tensors = _map_leaves(states, np.ndarray, torch.from_numpy)
+    tensors = tree_map_only(np.ndarray, torch.from_numpy, states)
     return {"envs": tensors, "next_seeds": env.base_env._next_seeds}
 
 
 def set_env_state(env: TransformedEnv, state: dict[str, Any]) -> None:
     """Restore what `get_env_state` returned, under any number of workers."""
-    env.base_env.pool.set_state(_map_leaves(state["envs"], torch.Tensor, torch.Tensor.numpy))
+    env.base_env.pool.set_state(tree_map_only(torch.Tensor, torch.Tensor.numpy, state["envs"]))
     env.base_env._next_seeds = state["next_seeds"]
 
 
@@ -262,11 +263,3 @@ def _on_host(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> GoalFu
         return values.view(achieved_goal.shape[:-1]).to(achieved_goal.device)
 
     return of_tensors
-
-
-def _map_leaves(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
-    if isinstance(value, dict):
-        return {key: _map_leaves(item, kind, convert) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_map_leaves(item, kind, convert) for item in value]
-    return convert(value) if isinstance(value, kind) else value

@@ -223,19 +223,9 @@ def _integrate(model: mujoco.MjModel, data: mujoco.MjData, saved: np.ndarray) ->
 
 def _generator_state(generator: np.random.Generator) -> dict[str, Any]:
     state = generator.bit_generator.state
-    return {
-        "bit_generator": state["bit_generator"],
-        "state": str(state["state"]["state"]),
-        "inc": str(state["state"]["inc"]),
-        "has_uint32": int(state["has_uint32"]),
-        "uinteger": int(state["uinteger"]),
-    }
+    return {**state, **{name: str(number) for name, number in state["state"].items()}}
 
 
 def _restore_generator(generator: np.random.Generator, state: dict[str, Any]) -> None:
-    generator.bit_generator.state = {
-        "bit_generator": state["bit_generator"],
-        "state": {"state": int(state["state"]), "inc": int(state["inc"])},
-        "has_uint32": int(state["has_uint32"]),
-        "uinteger": int(state["uinteger"]),
-    }
+    numbers = {name: int(state[name]) for name in ("state", "inc")}
+    generator.bit_generator.state = {**state, "state": numbers}

@@ -163,13 +163,6 @@ class Agent(nn.Module):
         """The auxiliary losses that predict the achieved goal."""
         return [loss for loss in self.losses if hasattr(loss, "predict_goal")]
 
-    def actor_view(self, obs: TensorDictBase) -> Tensor:
-        """What the acting actor is given (N, actor_dim): of simulator rows, with ``frames``."""
-        features = self.glance(obs.get("frames")) if self.actor_looks else None
-        if ESTIMATED_GOAL in self.actor_inputs:
-            obs = self.with_guess(obs, features)
-        return self.actor_input(self.vectors(obs, obs.get(DESIRED_GOAL)), features)
-
     def with_guess(self, rows: TensorDictBase, features: Tensor | None) -> TensorDictBase:
         """``rows`` [B], their achieved goal replaced by what features (B, D) say it is."""
         guess, goal_slice = self.guessers[0].predict_goal(features), self.env_spec.goal_slice
@@ -287,11 +280,6 @@ class Agent(nn.Module):
     def critic_input(self, vectors: Mapping[str, Tensor], features: Tensor | None) -> Tensor:
         """Concatenate the critics' entries in the order of ``critic_inputs``: (B, critic_dim)."""
         return _concatenate(self.critic_inputs, vectors, features)
-
-    def observe(self, rows: TensorDictBase) -> None:
-        """Add rows that the simulator gave to the input statistics (``obs.normalize``)."""
-        for name in self.stored:
-            self.normalizer.update(name, rows.get(name))
 
 
 def frozen_copy(module: Module) -> Module:

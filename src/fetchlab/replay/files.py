@@ -12,7 +12,6 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from fetchlab.durable import fsync_directory, write_text
 from fetchlab.replay.layout import OBSERVATION_ARRAYS, TRANSITION_ARRAYS, Layout
 
 LAYOUT_FILE = "layout.json"
+ROWS_AT_ONCE = 1024  # copied into a larger ring
 
 
 class ReplayError(RuntimeError):
@@ -88,11 +88,11 @@ class RowFiles:
             _allocate(self.directory, new)
             maps = _open_maps(self.directory, new)
             for env in range(old.n_envs):
-                for source, target, count in _pieces(first[env], end[env], old.rows, new.rows):
-                    source, target = source + env * old.rows, target + env * new.rows
+                for begin in range(first[env], end[env], ROWS_AT_ONCE):
+                    rows = np.arange(begin, min(begin + ROWS_AT_ONCE, end[env]))
+                    source, target = (env * one.rows + rows % one.rows for one in (old, new))
                     for name, mapped in maps.items():
-                        rows = self.arrays[name][source : source + count]
-                        mapped[target : target + count] = rows
+                        mapped[target] = self.arrays[name][source]
             for mapped in maps.values():
                 mapped.flush()
         write_text(self.directory / LAYOUT_FILE, new.to_json())
@@ -103,24 +103,16 @@ class RowFiles:
         """CRC-32 of an episode: where it belongs, its ``length`` transitions, its observations."""
         checksum = zlib.crc32(struct.pack("<qqq", env, start, length))
         for names, count in ((OBSERVATION_ARRAYS, length + 1), (TRANSITION_ARRAYS, length)):
+            rows = env * self.layout.rows + np.arange(start, start + count) % self.layout.rows
             for name in names:
-                for rows in self._segments(name, env, start, count):
-                    checksum = zlib.crc32(rows.data, checksum)
+                if name in self.arrays:
+                    checksum = zlib.crc32(self.arrays[name][rows].data, checksum)
         return checksum
 
     def checksums(self, env: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         """`episode_checksum` of several episodes, all (K,) int64."""
         places = zip(env.tolist(), start.tolist(), length.tolist(), strict=True)
         return np.array([self.episode_checksum(*place) for place in places], np.int64)
-
-    def _segments(self, name: str, env: int, start: int, count: int) -> Iterator[np.ndarray]:
-        """The one or two contiguous runs of rows ``start .. start + count - 1``."""
-        if name in self.arrays and count:
-            base, first = env * self.layout.rows, start % self.layout.rows
-            upto = min(count, self.layout.rows - first)
-            yield self.arrays[name][base + first : base + first + upto]
-            if upto < count:
-                yield self.arrays[name][base : base + count - upto]
 
 
 def _read_layout(path: Path, asked: Layout) -> Layout:
@@ -176,13 +168,3 @@ def _open_maps(directory: Path, layout: Layout) -> dict[str, np.memmap]:
         path, rows = directory / layout.file_name(name), layout.n_envs * layout.rows
         maps[name] = np.memmap(path, dtype=dtype, mode="r+", shape=(rows, *shape))
     return maps
-
-
-def _pieces(first: int, end: int, old_rows: int, new_rows: int) -> Iterator[tuple[int, int, int]]:
-    """Absolute rows ``first .. end - 1`` as (old place, new place, count), cut at both wraps."""
-    at = int(first)
-    while at < end:
-        old, new = at % old_rows, at % new_rows
-        count = min(int(end) - at, old_rows - old, new_rows - new)
-        yield old, new, count
-        at += count

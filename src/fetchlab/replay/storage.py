@@ -21,12 +21,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
-from fetchlab.replay.commits import Commit, CommittedRows
 from fetchlab.replay.files import ReplayError, RowFiles
 from fetchlab.replay.layout import ROUNDS_AHEAD, ReplaySize, RowSpec, plan_layout, rows_written
 from fetchlab.replay.reader import RowReader
 from fetchlab.replay.step import read_step
-from fetchlab.replay.window import EpisodeRows, EpisodeWindow
+from fetchlab.replay.window import Commit, CommittedRows, EpisodeRows, EpisodeWindow
 
 STATE_VERSION = 1
 NOT_OPEN = -1
