@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers.logger import Logger
 
 from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
@@ -66,6 +68,32 @@ class AppendFile:
         """Sync and close."""
         self.sync()
         self._stream.close()
+
+
+class RunLogger(Logger):
+    """A logger of a run's folder, with one append-only file open at a time.
+
+    Args:
+        save_dir: The run's folder.
+    """
+
+    # The folder is complete without Lightning's name and version.
+    name = version = save_dir = ""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.save_dir = save_dir
+        self._file: AppendFile | None = None
+        self._begun = False  # whether what is there is this run's: begun, or taken back
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run's ``config.yaml`` is the record."""
+
+    def finalize(self, status: str) -> None:
+        """Make all that is logged durable and close the file; a later entry opens one again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def checked_size(path: Path, size: object) -> int:
