@@ -276,7 +276,7 @@ def _run(
             whole = parts.data.done and not evaluation.due(parts.data)
             status = "finished" if whole else "stopped"
         finally:
-            reason = find(trainer, Stopping).reason if status == "stopped" else None
+            reason = find(trainer, Stopping).flag.reason if status == "stopped" else None
             seconds = find(trainer, Checkpoints).wall_time_s
             summary = summarize(run, parts, evaluation, seconds)
             # Where it trained: Lightning has moved the module back to the CPU by now.
