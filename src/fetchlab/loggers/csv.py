@@ -8,15 +8,12 @@ and neither a gap nor a duplicate is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fetchlab.durable import write_text
 from fetchlab.errors import ConfigError, require
 from fetchlab.loggers.durable import AppendFile, RunLogger
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 FILE_NAME = "metrics.csv"
 STEP_COLUMN = "env_steps"

@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
 from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class AppendFile:

@@ -11,15 +11,13 @@ an offset. Names carry the first step they hold instead of host and process, so 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
 from fetchlab.loggers.durable import AppendFile, RunLogger, checked_size, cut_back
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FOLDER_NAME = "tensorboard"
 PREFIX = "events.out.tfevents."
