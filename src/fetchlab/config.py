@@ -108,11 +108,7 @@ def own(plain: Mapping[str, Any], section: Any) -> Any:
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
-    """Eight hex digits that two different configurations do not share.
-
-    Args:
-        cfg: resolved, plain.
-    """
+    """Eight hex digits that two different configurations, resolved and plain, do not share."""
     hashed = {key: value for key, value in cfg.items() if key not in NOT_HASHED}
     text = json.dumps(hashed, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -171,9 +167,7 @@ def check(cfg: Mapping[str, Any]) -> schema.Run:
 def stored(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
     """The checked configuration in a run's folder, which may come from somebody else.
 
-    Args:
-        run_dir: the run's folder.
-        trusted: modules that it may name beside the project's, from this command line.
+    ``trusted`` are modules that it may name beside the project's, from this command line.
 
     Raises:
         ConfigError: it cannot be read, cannot work, or names what is not allowed.

@@ -61,8 +61,7 @@ class Evaluation(pl.Callback):
     def due(self, data: Any) -> bool:
         """Whether the evaluation of this state is missing; where a signal cut an epoch short: no.
 
-        Args:
-            data: the data module, with no step outstanding.
+        ``data`` is the data module, with no step outstanding.
         """
         last = self.history[-1]["env_steps"] if self.history else 0
         ended = data.env_steps >= data.total_env_steps and data.env_steps > last

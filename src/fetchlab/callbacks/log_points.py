@@ -25,9 +25,6 @@ EPISODES = ("train/success_rate", "train/return")
 class LogPoints(pl.Callback):
     """Writes a row each time another ``every_env_steps`` have been stored, and at evaluations.
 
-    Args:
-        every_env_steps: distance between two rows.
-
     Attributes:
         latest: the newest value of every metric of this process.
         row: the newest row; of a resumed run the same as of one that was never stopped.

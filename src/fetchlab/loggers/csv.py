@@ -24,9 +24,6 @@ class RunCSVLogger(RunLogger):
 
     Floats are written with `repr`, so the same run twice gives the same file apart from its
     ``time/`` columns, and reading them back loses nothing.
-
-    Args:
-        save_dir: The run's folder.
     """
 
     def __init__(self, save_dir: str = ".") -> None:

@@ -69,11 +69,7 @@ class AppendFile:
 
 
 class RunLogger(Logger):
-    """A logger of a run's folder, with one append-only file open at a time.
-
-    Args:
-        save_dir: The run's folder.
-    """
+    """A logger of the run's folder ``save_dir``, with one append-only file open at a time."""
 
     # The folder is complete without Lightning's name and version.
     name = version = save_dir = ""
@@ -116,9 +112,6 @@ def cut_back(path: Path, size: int) -> None:
     """Truncate ``path`` to ``size`` bytes, as `checked_size` allowed; safe to repeat."""
     if size == 0 and not path.exists():
         return
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        os.ftruncate(descriptor, size)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())

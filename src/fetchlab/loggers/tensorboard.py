@@ -24,11 +24,7 @@ PREFIX = "events.out.tfevents."
 
 
 class RunTensorBoardLogger(RunLogger):
-    """Writes ``<run_dir>/tensorboard/``, one event per logging point.
-
-    Args:
-        save_dir: The run's folder.
-    """
+    """Writes ``<save_dir>/tensorboard/``, one event per logging point."""
 
     def __init__(self, save_dir: str = ".") -> None:
         super().__init__(save_dir)
