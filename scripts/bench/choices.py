@@ -32,7 +32,7 @@ PERIOD = 2  # updates, of the longest of them
 
 def bench(quick: bool) -> None:
     """Print the rows."""
-    from fetchlab.preflight.allocator import reuse_memory
+    from fetchlab.preflight.numerics import reuse_memory
 
     reuse_memory()  # as every run does
     batch_size, repetitions = (64, 5) if quick else (256, 15)

@@ -123,7 +123,7 @@ def bench(quick: bool) -> None:
     """Print the rows."""
     import torch
 
-    from fetchlab.preflight.allocator import reuse_memory
+    from fetchlab.preflight.numerics import reuse_memory
 
     reuse_memory()  # as every run does; the reference gains too
     cfg = compose(EXPERIMENT)

@@ -134,11 +134,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """The Trainer of a run; every trigger in it counts env steps, none counts Lightning's steps.
 
-    Args:
-        run: the checked configuration.
-        run_dir: the run's folder.
-        record: written into every checkpoint, compared when it is resumed.
-        logged: the loggers' states in the checkpoint that will be loaded; None in a new run.
+    ``record`` is written into every checkpoint, and compared when it is resumed; ``logged`` are the
+    loggers' states in the checkpoint that will be loaded, None in a new run.
     """
     loggers = build_loggers(run.logger, run_dir, logged or {})
     callbacks = _callbacks(run.callbacks)

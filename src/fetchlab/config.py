@@ -10,7 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fetchlab import schema
 from fetchlab.checkpoint.safe_config import (
@@ -41,11 +45,6 @@ def compose(experiment: str, *overrides: str) -> dict[str, Any]:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: what cannot be
             composed.
     """
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf, open_dict
-
     register_resolvers()
     given = [f"experiment={experiment}", *overrides]
     # Another Hydra application may be calling: its state is put aside, and put back.
@@ -69,14 +68,10 @@ def register_resolvers() -> None:
     No group of Hydra's: which one is chosen would have to be known before the experiment is, which
     in a sweep is known last.
     """
-    from omegaconf import OmegaConf
-
     OmegaConf.register_new_resolver("milestones", _milestones, replace=True)
 
 
 def _milestones(name: str | None, key: str) -> Any:
-    from omegaconf import OmegaConf
-
     file = CONFIGS / "milestones" / f"{name}.yaml"
     none: dict[str, Any] = {"table": [], "take_off_env_steps": None}
     found = (yaml.safe_load(file.read_text()) if file.is_file() else none)[key]
@@ -86,8 +81,6 @@ def _milestones(name: str | None, key: str) -> Any:
 
 def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """A caller's configuration as the command line gives it: no OmegaConf in it, paths as text."""
-    from omegaconf import DictConfig, OmegaConf
-
     given: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
@@ -115,11 +108,7 @@ def own(plain: Mapping[str, Any], section: Any) -> Any:
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
-    """Eight hex digits that two different configurations do not share.
-
-    Args:
-        cfg: resolved, plain.
-    """
+    """Eight hex digits that two different configurations, resolved and plain, do not share."""
     hashed = {key: value for key, value in cfg.items() if key not in NOT_HASHED}
     text = json.dumps(hashed, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -178,9 +167,7 @@ def check(cfg: Mapping[str, Any]) -> schema.Run:
 def stored(run_dir: Path, trusted: Sequence[str]) -> dict[str, Any]:
     """The checked configuration in a run's folder, which may come from somebody else.
 
-    Args:
-        run_dir: the run's folder.
-        trusted: modules that it may name beside the project's, from this command line.
+    ``trusted`` are modules that it may name beside the project's, from this command line.
 
     Raises:
         ConfigError: it cannot be read, cannot work, or names what is not allowed.

@@ -97,11 +97,9 @@ class Probe(TimeEstimate):
         super().on_train_start(trainer, pl_module)
         self._started_s = time.monotonic()
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Stop when enough is measured."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, *args)
         if self._first is None:
             seconds = time.monotonic() - self._started_s
             self._simulated = trainer.datamodule.env_steps / max(seconds, 1e-9)

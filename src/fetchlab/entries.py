@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
     from torch import Tensor
 
+    #: A reward (float32), or an end (bool), of goals (..., G), achieved and desired: (...,).
+    GoalFunction = Callable[[Tensor, Tensor], Tensor]
+
 PIXELS = "pixels"
 STATE = "state"
 PROPRIO = "proprio"
@@ -191,8 +194,3 @@ class AuxiliaryLoss(Protocol):
     def __call__(
         self, features: Tensor, batch: TensorDictBase, next_features: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-
-if TYPE_CHECKING:
-    #: A reward (float32), or an end (bool), of goals (..., G), achieved and desired: (...,).
-    GoalFunction = Callable[[Tensor, Tensor], Tensor]

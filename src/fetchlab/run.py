@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 
 from fetchlab import config
@@ -31,7 +32,6 @@ from fetchlab.checkpoint.torch_io import load_weights, read_payload
 from fetchlab.durable import write_json
 from fetchlab.envs.pool import WorkerError
 from fetchlab.errors import ConfigError, NonFiniteError, RunFailedError, require
-from fetchlab.loggers.build import finish
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import collecting_workers, learner_threads, trains_on_cuda
@@ -240,7 +240,9 @@ def _signals_given_back(trainer: pl.Trainer, parts: Parts) -> Iterator[None]:
     finally:
         for kind in (Stopping, Evaluation):
             find(trainer, kind).teardown(trainer, parts.module, "fit")
-        finish(trainer.loggers)
+        for logger in trainer.loggers:  # Weights & Biases has one run at a time in a process
+            if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                logger.experiment.finish()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -276,7 +278,7 @@ def _run(
             whole = parts.data.done and not evaluation.due(parts.data)
             status = "finished" if whole else "stopped"
         finally:
-            reason = find(trainer, Stopping).reason if status == "stopped" else None
+            reason = find(trainer, Stopping).flag.reason if status == "stopped" else None
             seconds = find(trainer, Checkpoints).wall_time_s
             summary = summarize(run, parts, evaluation, seconds)
             # Where it trained: Lightning has moved the module back to the CPU by now.

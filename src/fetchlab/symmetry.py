@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, STATE, EnvSpec
 from fetchlab.errors import require
 from fetchlab.fields import Hint, Length
+from fetchlab.schema import Camera
 
 ACTION = "action"
 Element = tuple[int, int, bool]
@@ -36,15 +37,6 @@ GROUPS = {
 }
 SAME = 1e-3  # metres, degrees: two cameras that are as near are one
 Indices = Annotated[dict[str, list[int]], Hint("e.g. {state: [0, 3]}")]
-
-
-class Pose(Protocol):
-    """Where a camera stands, as `fetchlab.schema.Camera` has it."""
-
-    lookat: Sequence[float]
-    distance: float
-    azimuth: float
-    elevation: float
 
 
 class PlaneSymmetry(nn.Module):
@@ -76,7 +68,7 @@ class PlaneSymmetry(nn.Module):
     def __init__(
         self,
         env_spec: EnvSpec,
-        cameras: Sequence[Pose | None],
+        cameras: Sequence[Camera | None],
         group: Literal["mirror_x", "mirror_y", "mirrors", "square"],
         center: Annotated[list[float], Length(2), Hint("give x, y", "a list of 2 numbers")],
         positions: Indices,
@@ -112,10 +104,9 @@ class PlaneSymmetry(nn.Module):
             require(asked == achieved, f"symmetry.{key}.{DESIRED_GOAL}", asked, expected, remedy)
         self._names = tuple(dims)
         for name, dim in (*dims.items(), (ACTION, env_spec.action_dim)):
-            origin, source, sign = self._table(name, dim, center, positions, directions, spins)
-            self.register_buffer(f"origin_{name}", origin, persistent=False)
-            self.register_buffer(f"source_{name}", source, persistent=False)
-            self.register_buffer(f"sign_{name}", sign, persistent=False)
+            table = self._table(name, dim, center, positions, directions, spins)
+            for kind, values in zip(("origin", "source", "sign"), table, strict=True):
+                self.register_buffer(f"{kind}_{name}", values, persistent=False)
         self.maps_images = len(cameras) > 0
         if self.maps_images:
             seen_by = [_seen_by(one, cameras, center) for one in self._elements]
@@ -124,25 +115,19 @@ class PlaneSymmetry(nn.Module):
             self.register_buffer("mirrored", torch.tensor(mirrored), persistent=False)
 
     def _table(
-        self,
-        name: str,
-        dim: int,
-        center: Sequence[float],
-        positions: Indices,
-        directions: Indices,
-        spins: Indices,
+        self, name: str, dim: int, center: Sequence[float], *named: Indices
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Each number's origin (D,), and of G elements which one is taken, and its sign (G, D)."""
         origin = torch.zeros(dim)
         source = torch.arange(dim).repeat(len(self._elements), 1)
         sign = torch.ones(len(self._elements), dim)
-        points = positions.get(name, ())
+        points, arrows, spins = (one.get(name, ()) for one in named)
         for x in points:
             origin[x], origin[x + 1] = center[0], center[1]
         for row, element in enumerate(self._elements):
-            for x in (*points, *directions.get(name, ())):
+            for x in (*points, *arrows):
                 _turn(source[row], sign[row], x, element)
-            for x in spins.get(name, ()):  # pseudovectors: times the determinant
+            for x in spins:  # pseudovectors: times the determinant
                 mirrored = _determinant(element)
                 _turn(source[row], sign[row], x, element, mirrored)
                 sign[row, x + 2] = mirrored
@@ -218,7 +203,7 @@ def _mapped(element: Element, *vector: float) -> list[float]:
 
 
 def _seen_by(
-    element: Element, cameras: Sequence[Pose | None], center: Sequence[float]
+    element: Element, cameras: Sequence[Camera | None], center: Sequence[float]
 ) -> list[int]:
     """Of each camera, which one saw what it shows of the world under that element."""
     images = [_image(one, element, center) for one in cameras]
@@ -235,7 +220,7 @@ def _seen_by(
     return found
 
 
-def _image(camera: Pose | None, element: Element, center: Sequence[float]) -> tuple[float, ...]:
+def _image(camera: Camera | None, element: Element, center: Sequence[float]) -> tuple[float, ...]:
     """What tells one place of a camera from another: where it looks, and from where."""
     if camera is None:  # the environment's own, which is not known here: like no other
         return (math.nan,) * 7

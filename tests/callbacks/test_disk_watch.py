@@ -32,11 +32,11 @@ def test_a_stop_is_asked_for_below_the_limit_and_looks_are_rare(tmp_path, disk):
     disk.blocks = 500
     for disk.now_s in (100.0, 101.0, 109.9):
         watch.on_train_batch_end(trainer, None)
-    assert (disk.looks, stopping.reason) == (1, None)
+    assert (disk.looks, stopping.flag.reason) == (1, None)
     disk.blocks, disk.now_s = 499, 110.0
     watch.on_train_batch_end(trainer, None)
     assert disk.looks == 2
-    assert stopping.reason == (
+    assert stopping.flag.reason == (
         "short disk space (2,043,904 bytes free, callbacks.disk_watch.min_free_bytes=2,048,000)"
     )
 
@@ -48,8 +48,8 @@ def test_the_stop_is_the_same_as_a_signals(tmp_path, disk):
     watch = DiskWatch(10.0, 5000 * 4096)
     stopping.on_train_batch_end(trainer, None)
     assert not trainer.should_stop
-    assert stopping.reason is None
+    assert stopping.flag.reason is None
     watch.on_train_batch_end(trainer, None)
     stopping.on_train_batch_end(trainer, None)
     assert trainer.should_stop
-    assert stopping.reason.startswith("short disk space")
+    assert stopping.flag.reason.startswith("short disk space")

@@ -12,7 +12,7 @@ SCRIPT = """
 import resource, sys
 import torch
 if sys.argv[1] == "reuse":
-    from fetchlab.preflight.allocator import reuse_memory
+    from fetchlab.preflight.numerics import reuse_memory
     assert reuse_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(8):

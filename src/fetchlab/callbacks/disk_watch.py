@@ -43,7 +43,7 @@ class DiskWatch(pl.Callback):
         disk = os.statvfs(trainer.default_root_dir)
         free = disk.f_bavail * disk.f_frsize
         if free < self._min_free_bytes:
-            find(trainer, Stopping).request(
+            find(trainer, Stopping).flag.request(
                 f"short disk space ({free:,} bytes free, "
                 f"callbacks.disk_watch.min_free_bytes={self._min_free_bytes:,})"
             )

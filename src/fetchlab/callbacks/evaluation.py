@@ -61,8 +61,7 @@ class Evaluation(pl.Callback):
     def due(self, data: Any) -> bool:
         """Whether the evaluation of this state is missing; where a signal cut an epoch short: no.
 
-        Args:
-            data: the data module, with no step outstanding.
+        ``data`` is the data module, with no step outstanding.
         """
         last = self.history[-1]["env_steps"] if self.history else 0
         ended = data.env_steps >= data.total_env_steps and data.env_steps > last
@@ -93,15 +92,15 @@ class Evaluation(pl.Callback):
                 trainer.should_stop = True  # before another round, whose state owed nothing
 
     def _evaluate(self, trainer: Any, pl_module: Any) -> None:
-        data, stopping = trainer.datamodule, find(trainer, Stopping)
-        if stopping.asked:
+        data, flag = trainer.datamodule, find(trainer, Stopping).flag
+        if flag.stop:
             raise StoppedError
         if self._env is None:
             self._env = data.make_evaluation_env()
         seeds = episode_seeds(data.seed, self._episodes)
         pl_module.eval()
         try:
-            played = rollout(self._env, pl_module.act, seeds, stop=lambda: stopping.asked)
+            played = rollout(self._env, pl_module.act, seeds, stop=lambda: flag.stop)
         finally:
             pl_module.train()
         self.history.append(describe(played, data.env_steps))

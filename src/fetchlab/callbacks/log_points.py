@@ -25,9 +25,6 @@ EPISODES = ("train/success_rate", "train/return")
 class LogPoints(pl.Callback):
     """Writes a row each time another ``every_env_steps`` have been stored, and at evaluations.
 
-    Args:
-        every_env_steps: distance between two rows.
-
     Attributes:
         latest: the newest value of every metric of this process.
         row: the newest row; of a resumed run the same as of one that was never stopped.
@@ -38,7 +35,6 @@ class LogPoints(pl.Callback):
         self, every_env_steps: Annotated[int, Min(1), Hint("1000 is usual", "a positive number")]
     ) -> None:
         self._every, self._last = every_env_steps, 0
-        self._rates = RateMeter()
         self._epoch_ends = False
         self.latest: dict[str, float] = {}
         self.row: Mapping[str, float] = {}
@@ -50,7 +46,7 @@ class LogPoints(pl.Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "expect"):
                 logger.expect([*pl_module.metric_names, *EPISODES, *told, ENV_RATE, UPDATE_RATE])
-        self._rates.start(trainer.datamodule.env_steps, pl_module.grad_updates)
+        self._rates = RateMeter(trainer.datamodule.env_steps, pl_module.grad_updates)
         self._tell_lightning(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:

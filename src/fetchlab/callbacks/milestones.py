@@ -46,15 +46,9 @@ class Milestones(pl.Callback):
         require(rising, KEY, steps, "rows by rising at_env_steps", remedy)
         self.said = ("", "")
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Continue with the newest evaluation, if there is one."""
-        self._judge(find(trainer, Evaluation).history)
-
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Hold this evaluation against its milestone."""
-        self._judge(find(trainer, Evaluation).history)
-
-    def _judge(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Hold the newest evaluation, if there is one, against its milestone."""
+        history = find(trainer, Evaluation).history
         passed = [row for row in self.table if history and row[0] <= history[-1]["env_steps"]]
         if passed:
             (at, wanted), success = passed[-1], history[-1]["success_rate"]
@@ -62,6 +56,8 @@ class Milestones(pl.Callback):
             verdict = f"milestone {'green' if met else 'red'}: {success:.1%}"
             verdict += f", at least {wanted:.1%} from {at:,} env steps on"
             self.said = (verdict, "green") if met else (f"{verdict} ({PATIENCE})", "red")
+
+    on_train_start = on_validation_end
 
 
 def _row(row: Mapping[str, float]) -> tuple[int, float]:

@@ -9,22 +9,19 @@ logging point becomes one line.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from fetchlab.callbacks import find
 from fetchlab.callbacks.log_points import LogPoints
 from fetchlab.callbacks.throughput import ENV_RATE, format_duration, format_rate
 from fetchlab.fields import Above
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.live import Live
-    from rich.progress import Progress, TaskID
 
 # (metric, words before it, how to write it): what a reader looks at while a run goes on.
 SHOWN = (
@@ -33,10 +30,6 @@ SHOWN = (
     ("train/critic_loss", "critic loss", "{:.4g}"),
     ("train/actor_loss", "actor loss", "{:.4g}"),
 )
-
-
-#: Of a row that an evaluation wrote.
-EVALUATED = "eval/success_rate"
 
 
 class EnvStepProgress(Callback):
@@ -69,9 +62,7 @@ class EnvStepProgress(Callback):
             self._bar = _Bar(self._console, data.total_env_steps, data.env_steps)
             self._next_draw_s = time.monotonic() + self._refresh_s
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Draw if it is time to, or if metrics have been logged."""
         if self._points.rows != self._rows_shown or time.monotonic() >= self._next_draw_s:
             self._show(trainer)
@@ -83,15 +74,16 @@ class EnvStepProgress(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Show the last state and give the terminal back."""
         self._show(trainer)
-        self._close()
+        self.teardown()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Give the terminal back (cursor, redirected output) before the error is printed."""
-        self._close()
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        """Give the terminal back (cursor, redirected output), before an error is printed."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._next_draw_s = float("inf")
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Give the terminal back, whatever came before."""
-        self._close()
+    on_exception = teardown
 
     def _show(self, trainer: Any) -> None:
         data, metrics = trainer.datamodule, self._points.latest
@@ -103,15 +95,9 @@ class EnvStepProgress(Callback):
         elif logged and data.env_steps > self._line_at and not self._console.is_interactive:
             self._line_at = data.env_steps
             line = plain_line(data.env_steps, data.total_env_steps, metrics)
-            if EVALUATED in self._points.row:
+            if "eval/success_rate" in self._points.row:  # an evaluation wrote it
                 line = " | ".join([line, *(text for text, _ in said(trainer))])
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        self._next_draw_s = float("inf")
 
 
 def said(trainer: Any) -> list[tuple[str, str]]:
@@ -147,16 +133,7 @@ class _Bar:
     """The drawing on a terminal: a bar and, below it, a line of metrics; drawn by hand only."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
-        from rich.live import Live
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress: Progress = Progress(
+        self._progress = Progress(
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("env steps, {task.fields[rate]}"),
@@ -167,9 +144,9 @@ class _Bar:
             speed_estimate_period=60.0,
             expand=True,
         )
-        self._task: TaskID = self._progress.add_task("", total=total, completed=done, rate="0/s")
+        self._task = self._progress.add_task("", total=total, completed=done, rate="0/s")
         # No refresh thread: it would take the interpreter from the round ten times a second.
-        self._live: Live = Live(self._progress, console=console, auto_refresh=False)
+        self._live = Live(self._progress, console=console, auto_refresh=False)
         self._live.start()
 
     def draw(self, env_steps: int, text: Text) -> None:

@@ -8,16 +8,14 @@ The estimate is made once, after gradient updates have begun to run, because the
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from fetchlab.durations import format_duration
 from fetchlab.fields import Above, Min
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ENV_RATE = "time/env_steps_per_s"
 UPDATE_RATE = "time/grad_updates_per_s"
@@ -27,27 +25,20 @@ class RateMeter:
     """Rates of environment steps and gradient updates since the previous reading.
 
     Args:
+        env_steps, grad_updates: where training starts or resumes: it measures from here.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, env_steps: int, grad_updates: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
-        self._before: tuple[float, int, int] | None = None
-
-    def start(self, env_steps: int, grad_updates: int) -> None:
-        """Measure from here: when training starts or resumes."""
-        self._before = (self._clock(), env_steps, grad_updates)
+        self._before = (clock(), env_steps, grad_updates)
 
     def read(self, env_steps: int, grad_updates: int) -> dict[str, float]:
-        """Return both rates (1/s) since `start` or the previous `read`, and measure from here.
-
-        Raises:
-            RuntimeError: `start` was not called.
-        """
-        if self._before is None:
-            raise RuntimeError("RateMeter.read before start: there is nothing to measure from")
+        """Return both rates (1/s) since the previous `read`, and measure from here."""
         then, steps_then, updates_then = self._before
-        self.start(env_steps, grad_updates)
+        self._before = (self._clock(), env_steps, grad_updates)
         seconds = max(self._before[0] - then, 1e-9)
         return {
             ENV_RATE: (env_steps - steps_then) / seconds,
@@ -88,23 +79,16 @@ class TimeEstimate(Callback):
         self._instead = instead
         self._console = console or Console()
         self._clock = clock
-        self._done = False
-        self._first: tuple[float, int, int] | None = None  # (s, updates, env steps) then
-        self._batch_end_s = 0.0
-        self._between_epochs_s = 0.0
-        self._updates_at_start = 0
-        self.rate: float | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure anew, also after a resume: the machine may be another."""
         self._done = False
-        self._first, self.rate = None, None
+        self._first: tuple[float, int, int] | None = None  # (s, updates, env steps) then
         self._between_epochs_s = 0.0
+        self.rate: float | None = None
         self._updates_at_start = pl_module.grad_updates
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         """Speak when enough has been measured; afterwards cost nothing."""
         if self._done:
             return

@@ -51,12 +51,9 @@ def kind_of(path: Path) -> str | None:
 
 
 def survey(folder: Path, kind: str, limit: int | None) -> Survey:
-    """Look through the checkpoints of one kind, newest commit first.
+    """Look through a folder's checkpoints of one kind, ``step`` or ``best``, newest commit first.
 
-    Args:
-        folder: a run's ``checkpoints`` folder.
-        kind: ``step`` or ``best``.
-        limit: stop after that many valid ones; None looks at all.
+    It stops after ``limit`` valid ones; None looks at all.
 
     Raises:
         CheckpointError: ``folder`` is not a real folder.

@@ -37,13 +37,10 @@ class RunLockedError(RunFailedError):
 
 
 class RunLock:
-    """Hold a run folder for this process; a context manager.
+    """Hold a run folder, which exists, for this process; a context manager.
 
     No child process keeps the lock alive: the descriptor closes on exec (spawned workers), and in
     the child of a plain fork.
-
-    Args:
-        run_dir: an existing folder.
     """
 
     def __init__(self, run_dir: Path) -> None:

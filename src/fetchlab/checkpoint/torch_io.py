@@ -92,14 +92,10 @@ class CommitCheckpointIO(CheckpointIO):
 
     Args:
         keep: checkpoints kept, the newest valid ones; at least 2.
-
-    Attributes:
-        last_path: what the last `save_checkpoint` wrote; its name has a suffix if it was taken.
     """
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
-        self.last_path: Path | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -123,7 +119,7 @@ class CommitCheckpointIO(CheckpointIO):
         if not isinstance(env_steps, int):
             remedy = "set it in the module's on_save_checkpoint"
             raise ConfigError("checkpoint['env_steps']", env_steps, "an int", remedy)
-        self.last_path = write_payload(path.parent, path.name, checkpoint, env_steps)
+        write_payload(path.parent, path.name, checkpoint, env_steps)
         prune(path.parent, "step", self.keep)
 
     def load_checkpoint(

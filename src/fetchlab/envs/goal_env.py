@@ -8,8 +8,9 @@ said by `fetchlab.envs.examine`, in one line.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,6 @@ from fetchlab.envs import examine, snapshot
 from fetchlab.envs.fetch import FetchEnv, fetch_ids
 from fetchlab.envs.spec import Obs, SimulationError, StepResult, TaskSpec
 from fetchlab.errors import require
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class GoalEnv:

@@ -9,22 +9,19 @@ from __future__ import annotations
 import os
 import select
 import weakref
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
+from fetchlab.entries import EnvSpec
 from fetchlab.envs import worker as remote
 from fetchlab.envs.link import BrokenLinkError, WorkerLink, shut_down
 from fetchlab.envs.shared import SharedArrays
+from fetchlab.envs.spec import TaskSpec
 from fetchlab.errors import NonFiniteError, require
 from fetchlab.patience import SLICES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fetchlab.entries import EnvSpec
-    from fetchlab.envs.spec import TaskSpec
 
 _START_TIMEOUT_S, _CLOSE_GRACE_S = 120.0, 2.0  # a start may import from a cold, busy disk
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from fetchlab.entries import EnvSpec
-    from fetchlab.envs.spec import Obs
+from fetchlab.entries import EnvSpec
+from fetchlab.envs.spec import Obs
 
 _ALIGNMENT_BYTES = 64
 

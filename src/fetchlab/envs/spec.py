@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fetchlab.entries import EnvSpec
 from fetchlab.errors import require
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from fetchlab.schema import Pixels
+from fetchlab.schema import Pixels
 
 
 @dataclass(frozen=True)

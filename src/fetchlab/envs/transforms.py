@@ -7,18 +7,13 @@ So a step's input must be the tensordict that the last step or reset returned.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torchrl.data import Unbounded
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import Transform
 
 from fetchlab.entries import PIXELS
-
-if TYPE_CHECKING:
-    from tensordict import TensorDictBase
-    from torch import Tensor
-    from torchrl.data import Composite
 
 FRAMES = "frames"
 EPISODE_RETURN = "episode_return"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from fetchlab.errors import ConfigError
 
@@ -29,29 +29,19 @@ def build_loggers(
     Raises:
         ConfigError: a package is not installed.
     """
-    return {
-        name: _logger(name, node, run_dir, states.get(name, {})) for name, node in nodes.items()
-    }
-
-
-def _logger(name: str, node: Mapping[str, Any], run_dir: Path, state: Mapping[str, Any]) -> Logger:
-    takes = inspect.signature(get_class(node["_target_"])).parameters
-    given = {"save_dir": str(run_dir)} if "save_dir" in takes else {}
-    given |= node
-    if "version" in state:
-        given |= {one: state["version"] for one in ID_NAMES if one in takes}
-    try:
-        logger: Logger = instantiate(given)
-    except Exception as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            way = f"pip install -e '.[{name}]', or leave it out of logger="
-            raise ConfigError("logger", name, "a logger that is installed", way) from error
-        raise
-    return logger
-
-
-def finish(loggers: Iterable[Logger]) -> None:
-    """End what would reach into this process' next run: Weights & Biases has one at a time."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger) and logger._experiment is not None:
-            logger.experiment.finish()
+    loggers: dict[str, Logger] = {}
+    for name, node in nodes.items():
+        takes = inspect.signature(get_class(node["_target_"])).parameters
+        given = {"save_dir": str(run_dir)} if "save_dir" in takes else {}
+        given |= node
+        state = states.get(name, {})
+        if "version" in state:
+            given |= {one: state["version"] for one in ID_NAMES if one in takes}
+        try:
+            loggers[name] = instantiate(given)
+        except Exception as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                way = f"pip install -e '.[{name}]', or leave it out of logger="
+                raise ConfigError("logger", name, "a logger that is installed", way) from error
+            raise
+    return loggers

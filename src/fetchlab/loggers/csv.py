@@ -8,63 +8,30 @@ and neither a gap nor a duplicate is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from lightning.pytorch.loggers.logger import Logger
 
 from fetchlab.durable import write_text
 from fetchlab.errors import ConfigError, require
-from fetchlab.loggers.durable import AppendFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from fetchlab.loggers.durable import AppendFile, RunLogger
 
 FILE_NAME = "metrics.csv"
 STEP_COLUMN = "env_steps"
 
 
-class RunCSVLogger(Logger):
+class RunCSVLogger(RunLogger):
     """Writes ``<save_dir>/metrics.csv``: ``env_steps``, then one column per metric.
 
     Floats are written with `repr`, so the same run twice gives the same file apart from its
     ``time/`` columns, and reading them back loses nothing.
-
-    Args:
-        save_dir: The run's folder.
     """
 
     def __init__(self, save_dir: str = ".") -> None:
-        super().__init__()
+        super().__init__(save_dir)
         self._path = Path(save_dir) / FILE_NAME
-        self._file: AppendFile | None = None
         self._columns: tuple[str, ...] = (STEP_COLUMN,)
-        self._begun = False  # whether the file is this run's: begun, or taken back
         self._rows = 0
         self._last: list[str] = []  # the newest row's cells
-
-    @property
-    def name(self) -> str:
-        """Empty: the run's folder is complete without Lightning's name and version."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, as `name`."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run's folder."""
-        return str(self._path.parent)
-
-    @property
-    def log_dir(self) -> str:
-        """The run's folder."""
-        return str(self._path.parent)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the run's ``config.yaml`` is the record."""
 
     def expect(self, names: Iterable[str]) -> None:
         """Have columns for these metrics from now on, behind those that there are.
@@ -126,12 +93,6 @@ class RunCSVLogger(Logger):
         require(whole, str(self._path), f"{len(rows)} rows", f"{wanted} or more", remedy)
         self._columns, self._begun = tuple(self._lines()[0].split(",")), True
         self._replace(rows[:wanted])
-
-    def finalize(self, status: str) -> None:
-        """Make all rows durable and close the file; a later row opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _open(self) -> AppendFile:
         if self._file is None:

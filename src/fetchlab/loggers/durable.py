@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
 
 from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class AppendFile:
@@ -68,6 +68,28 @@ class AppendFile:
         self._stream.close()
 
 
+class RunLogger(Logger):
+    """A logger of the run's folder ``save_dir``, with one append-only file open at a time."""
+
+    # The folder is complete without Lightning's name and version.
+    name = version = save_dir = ""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.save_dir = save_dir
+        self._file: AppendFile | None = None
+        self._begun = False  # whether what is there is this run's: begun, or taken back
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run's ``config.yaml`` is the record."""
+
+    def finalize(self, status: str) -> None:
+        """Make all that is logged durable and close the file; a later entry opens one again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
 def checked_size(path: Path, size: object) -> int:
     """Return ``size`` if ``path`` can be cut back to it; changes nothing.
 
@@ -90,9 +112,6 @@ def cut_back(path: Path, size: int) -> None:
     """Truncate ``path`` to ``size`` bytes, as `checked_size` allowed; safe to repeat."""
     if size == 0 and not path.exists():
         return
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        os.ftruncate(descriptor, size)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())

@@ -11,57 +11,24 @@ an offset. Names carry the first step they hold instead of host and process, so 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from lightning.pytorch.loggers.logger import Logger
+from typing import Any
 
 from fetchlab.durable import fsync_directory
 from fetchlab.errors import ConfigError, require
-from fetchlab.loggers.durable import AppendFile, checked_size, cut_back
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from fetchlab.loggers.durable import AppendFile, RunLogger, checked_size, cut_back
 
 FOLDER_NAME = "tensorboard"
 PREFIX = "events.out.tfevents."
 
 
-class RunTensorBoardLogger(Logger):
-    """Writes ``<run_dir>/tensorboard/``, one event per logging point.
-
-    Args:
-        save_dir: The run's folder.
-    """
+class RunTensorBoardLogger(RunLogger):
+    """Writes ``<save_dir>/tensorboard/``, one event per logging point."""
 
     def __init__(self, save_dir: str = ".") -> None:
-        super().__init__()
+        super().__init__(save_dir)
         self._folder = Path(save_dir) / FOLDER_NAME
-        self._file: AppendFile | None = None
-        self._begun = False  # whether the files are this run's: begun, or taken back
-
-    @property
-    def name(self) -> str:
-        """Empty: the run's folder is complete without Lightning's name and version."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, as `name`."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run's folder."""
-        return str(self._folder.parent)
-
-    @property
-    def log_dir(self) -> str:
-        """The folder of the event files."""
-        return str(self._folder)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the run's ``config.yaml`` is the record."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write one event with all ``metrics`` at ``env_steps`` = ``step``.
@@ -122,12 +89,6 @@ class RunTensorBoardLogger(Logger):
         if unknown:
             fsync_directory(self._folder)
         self._begun = True
-
-    def finalize(self, status: str) -> None:
-        """Make all events durable and close the file; a later event starts a new one."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _event_files(self) -> list[Path]:
         return sorted(self._folder.glob(f"{PREFIX}*"))

@@ -111,12 +111,7 @@ def check_fits(
 ) -> None:
     """Refuse a run that does not fit on the disk or in memory, before anything is allocated.
 
-    Args:
-        run: what to run.
-        run_dir: its folder.
-        disk_bytes: of the whole replay, with its margin.
-        bytes_per_transition: of the replay without it.
-        memory: of this run.
+    ``disk_bytes`` are the whole replay's, with its margin, ``bytes_per_transition`` without it.
 
     Raises:
         ConfigError: with the sum, what is free, and the largest replay that fits.
