@@ -27,9 +27,7 @@ ANNOUNCE = ("SIGTERM", "SIGUSR1", "SIGUSR2")
 def requeue(reason: str, environment: Mapping[str, str] = os.environ) -> None:
     """Have SLURM start this job again, if a signal announced its end and nobody cancelled it.
 
-    Args:
-        reason: why the run stopped; see `StopFlag`.
-        environment: of this process.
+    ``reason`` is why the run stopped; see `StopFlag`.
     """
     job = environment.get("SLURM_JOB_ID")
     if job is None or reason not in ANNOUNCE:

@@ -58,10 +58,7 @@ def announce(run: Run, run_dir: Path, parts: Parts, record: Mapping[str, Any]) -
 def learned(history: Sequence[Mapping[str, Any]], seconds: float, run_dir: Path) -> str:
     """What a finished run's policy can do, since when, and how to watch it.
 
-    Args:
-        history: its evaluations, the last one at its end; see `Evaluation`.
-        seconds: it took.
-        run_dir: its folder.
+    ``history`` are its evaluations, the last one at its end; see `Evaluation`.
     """
     first, last = history[0], history[-1]
     began = f" ({first['success_rate']:.0%} after {first['env_steps']:,})"

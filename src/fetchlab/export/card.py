@@ -71,12 +71,7 @@ MIT, as the project.
 
 
 def card(description: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
-    """The text of ``README.md``.
-
-    Args:
-        description: what ``policy.json`` holds.
-        history: the run's evaluations, see `fetchlab.callbacks.evaluation.describe`; may be empty.
-    """
+    """The text of ``README.md``, from what ``policy.json`` holds and evaluations, perhaps none."""
     names = [one["name"] for one in description["inputs"]]
     return CARD.format(
         **{name: description[name] for name in ("experiment", "seed", "algorithm", "env_steps")},

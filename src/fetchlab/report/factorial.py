@@ -132,12 +132,7 @@ def on_the_way(design: Factorial) -> dict[Cell, np.ndarray]:
 
 
 def effects(design: Factorial, scores: Mapping[Cell, np.ndarray]) -> list[Effect]:
-    """Main effects first, then interactions.
-
-    Args:
-        design: that lacks nothing.
-        scores: of each cell's seeds, (seeds,).
-    """
+    """Main effects first, then interactions, of a design that lacks nothing."""
     cells = list(scores)
     found = []
     for size in range(1, len(design.factors) + 1):

@@ -40,14 +40,7 @@ def of_runs(
     videos: Sequence[Video],
     searches: Sequence[Mapping[str, Any]] = (),
 ) -> dict:
-    """What a report on any number of runs shows.
-
-    Args:
-        groups: at least one.
-        notes: lines on what could not be read.
-        videos: to show.
-        searches: that the runs belong to, see `fetchlab.report.search`.
-    """
+    """What a report on any number of runs shows; the notes are lines on what cannot be read."""
     differences = tables.of_differences(groups)
     shown = [tables.of_groups(groups), tables.of_levels(groups)]
     shown += [differences] if differences else []
@@ -68,14 +61,7 @@ def of_two(
     notes: Sequence[str],
     videos: Sequence[Video],
 ) -> dict:
-    """What a comparison of runs shows.
-
-    Args:
-        groups: of one run each.
-        records: what each run's checkpoint recorded of its process; empty where there is none.
-        notes: lines on what could not be read.
-        videos: to show.
-    """
+    """What a comparison of runs shows; a record is empty where no checkpoint has one."""
     configs = [group.runs[0].config for group in groups]
     configuration = tables.of_keys(
         "Configuration", groups, tables.differing(configs, ("run_dir", "trusted_modules"))

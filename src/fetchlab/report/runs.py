@@ -138,14 +138,9 @@ def find_runs(key: str, asked: str | Sequence[str]) -> list[Path]:
 def read_runs(
     folders: Sequence[Path], identity: Callable[[Mapping[str, Any]], str]
 ) -> tuple[list[StoredRun], list[str]]:
-    """Read what can be read.
+    """The runs, and one line for each folder whose configuration cannot be read.
 
-    Args:
-        folders: of runs.
-        identity: of a configuration, equal for its seeds.
-
-    Returns:
-        the runs, and one line for each folder whose configuration cannot be read.
+    ``identity`` of a configuration is equal for its seeds.
     """
     runs, lines = [], []
     for folder in folders:

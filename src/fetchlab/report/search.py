@@ -18,11 +18,7 @@ STUDY = "study.json"
 
 
 def of_searches(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """A section of the page for each study that some runs belong to, and what cannot be read.
-
-    Args:
-        folders: of runs.
-    """
+    """A section of the page for each study that some runs belong to, and what cannot be read."""
     sections, notes = [], []
     for root in dict.fromkeys(folder.parent for folder in folders):
         try:

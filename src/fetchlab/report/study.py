@@ -70,10 +70,7 @@ def judged(
 ) -> list[str]:
     """Sentences: which row the data support, or that they do not suffice, and why.
 
-    Args:
-        design: that lacks nothing.
-        letters: of its cells, see `lettered`.
-        scores: success of each cell's seeds, (seeds,).
+    ``design`` lacks nothing; the scores are its seeds' success, (seeds,) a cell.
     """
     by_letter = {letter: scores[cell] for letter, cell in letters.items()}
     flat = all(
