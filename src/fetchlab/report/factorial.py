@@ -15,9 +15,9 @@ from itertools import combinations, product
 
 import numpy as np
 
-from fetchlab.report.bootstrap import bootstrap_interval
 from fetchlab.report.differences import NOT_OF_A_GROUP, differing
 from fetchlab.report.groups import Group
+from fetchlab.statistics import bootstrap_interval
 
 FACTORS = (2, 3)
 LAST = 3  # evaluations that "at the end" averages
