@@ -39,7 +39,7 @@ def report(plain: dict[str, Any]) -> None:
     given = (asked.runs, asked.compare)
     require(given.count(None) == 1, "runs", asked.runs, expected, remedy)
     from fetchlab.report import groups, media, page
-    from fetchlab.report.runs import find_runs, read_runs
+    from fetchlab.report.runs import find_runs, read_runs, recorded
 
     two = asked.compare is not None
     folders = find_two(asked.compare) if two else find_runs("runs", asked.runs)
@@ -55,8 +55,6 @@ def report(plain: dict[str, Any]) -> None:
     films, unfilmed = filmed(found, out, asked.films)
     videos = media.videos(films, out, int(asked.embed_mb * 1e6))
     if two:
-        from fetchlab.report.records import recorded
-
         records = [recorded(run.folder) for run in runs]
         drawn = page.of_two(found, records, notes + unfilmed, videos)
     else:
@@ -66,7 +64,7 @@ def report(plain: dict[str, Any]) -> None:
         drawn = page.of_runs(found, [*notes, *unfilmed, *unread], videos, searches)
     html, markdown = page.write(out, drawn)
     for one in drawn["verdicts"]:
-        print(f"{one.label}: {one.text}")
+        print(f"{one['label']}: {one['text']}")
     print(f"report: {html} (and {markdown.name})")
 
 

@@ -119,15 +119,9 @@ def find_factorial(groups: Sequence[Group]) -> Factorial | None:
     return Factorial(factors, dict(zip(cells, groups, strict=True)))
 
 
-def at_the_end(design: Factorial) -> dict[Cell, np.ndarray]:
+def at_the_end(design: Factorial, last: int = LAST) -> dict[Cell, np.ndarray]:
     """Each seed's success, the mean of its last evaluations that all have; (seeds,) a cell."""
-    steps = design.common_steps[-LAST:]
-    return {cell: group.scores(steps).mean(axis=1) for cell, group in design.cells.items()}
-
-
-def on_the_way(design: Factorial) -> dict[Cell, np.ndarray]:
-    """Each seed's mean success over the whole of the shared training: who learned sooner."""
-    steps = design.common_steps
+    steps = design.common_steps[-last:]
     return {cell: group.scores(steps).mean(axis=1) for cell, group in design.cells.items()}
 
 
