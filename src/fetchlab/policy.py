@@ -18,7 +18,7 @@ from fetchlab.checkpoint.find import newest_policy
 from fetchlab.checkpoint.fingerprint import fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.torch_io import load_weights
-from fetchlab.durable import write_bytes, write_text
+from fetchlab.durable import read_json, write_bytes, write_text
 from fetchlab.envs.goal_env import open_env
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.export import files
@@ -26,7 +26,7 @@ from fetchlab.export.acting import Acting, acting_weights, program
 from fetchlab.export.card import CURVE, card, curve_svg
 from fetchlab.preflight import numerics
 from fetchlab.preflight.sizes import learner_threads
-from fetchlab.run_folder import require_run, require_writable
+from fetchlab.run_folder import require_run, require_writable, summary_of
 from fetchlab.schema import Run
 
 NAME = "exported"
@@ -77,7 +77,7 @@ def export(
         raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
     module.eval()
     acting = _acting(run, module)
-    history = _plain(run_dir / FILE_NAME, list) or []
+    history = read_json(run_dir / FILE_NAME, list)
     description = {
         **_what_it_is(run, cfg, acting),
         "env_steps": int(payload["env_steps"]),
@@ -180,7 +180,7 @@ def _evaluation(
     """What is known of this checkpoint's success: by the most episodes that did not choose it."""
     own = []
     for path in sorted((run_dir / "evaluations").glob("*.json")):
-        found = _plain(path, dict) or {}
+        found = read_json(path, dict)
         fair = str(found.get("seeds_are", "")).startswith("used neither")
         same = found.get("checkpoint") == name and not found.get("changes")
         if fair and same and not found.get("stochastic"):
@@ -198,7 +198,7 @@ def _training(
     run: Run, cfg: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]
 ) -> dict[str, Any]:
     """How it came about, as far as the run's folder tells; None is what it does not tell."""
-    summary = _plain(run_dir / "summary.json", dict) or {}
+    summary = summary_of(run_dir)
     used = record.get("fingerprint", {})
     return {
         "command": command(run, cfg),
@@ -266,11 +266,3 @@ def _travels(cfg: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(teacher, Mapping):
         own["teacher"] = _travels(teacher)
     return {**cfg, **own}
-
-
-def _plain(path: Path, kind: type) -> Any:
-    """What a JSON file holds; None where there is no such file, or something else in it."""
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_text())
-        return found if isinstance(found, kind) else None
-    return None
