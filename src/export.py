@@ -1,6 +1,5 @@
 """Export a policy: `python src/export.py run=RUN_DIR out=DIR`; `--help` lists the rest."""
 
-import sys
 from typing import Any
 
 from fetchlab import entry, schema
@@ -42,11 +41,7 @@ def export(plain: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    entry.sleep_while_waiting()
-    if entry.asks_for_help(sys.argv[1:]):
-        print(HELP, end="")
-    else:
-        entry.launch("export", export, paths=["run", "out", "checkpoint"])
+    entry.command("export", export, HELP, paths=["run", "out", "checkpoint"])
 
 
 if __name__ == "__main__":

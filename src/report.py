@@ -121,13 +121,9 @@ def filmed(
 
 def main() -> None:
     """Run the command line."""
-    entry.sleep_while_waiting()
-    args = sys.argv[1:]
-    if entry.asks_for_help(args):
-        print(HELP, end="")
-        return
-    lists = {arg.partition("=")[0] for arg in args if "=[" in arg}
-    entry.launch("report", report, paths=[key for key in ("runs", "out") if key not in lists])
+    lists = {arg.partition("=")[0] for arg in sys.argv[1:] if "=[" in arg}
+    paths = [key for key in ("runs", "out") if key not in lists]
+    entry.command("report", report, HELP, paths)
 
 
 if __name__ == "__main__":

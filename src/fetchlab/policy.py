@@ -218,8 +218,9 @@ def command(run: Run, cfg: Mapping[str, Any]) -> str:
         shipped = config.compose(run.experiment)
         without = [k for k, v in shipped.items() if isinstance(v, Mapping) and cfg.get(k) is None]
         parts += [f"~{key}" for key in without]  # a swap-in that this run has not
-        both = ({k: v for k, v in one.items() if k not in without} for one in (shipped, cfg))
-        composed, own = map(_leaves, both)
+        left_out = {*without, *_OF_THE_RUN}
+        both = ({k: v for k, v in one.items() if k not in left_out} for one in (shipped, cfg))
+        composed, own = map(config.leaves, both)
         parts += [f"~{key}" for key in composed if key not in own]
         for key, value in own.items():
             if key not in composed or composed[key] != value:
@@ -235,17 +236,6 @@ def _override(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_override, value))}]"
     return json.dumps(value)
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, without `_OF_THE_RUN`; a list is one value."""
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        if not prefix and name in _OF_THE_RUN:
-            continue
-        inner = isinstance(value, Mapping) and value
-        found |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
 
 
 def _exported() -> dict[str, Any]:
