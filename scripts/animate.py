@@ -42,7 +42,7 @@ def play(run_dir: Path, episodes: int, seed: int) -> tuple[list[np.ndarray], lis
         ConfigError: the folder holds no run, or its policy sees no images.
         RunFailedError: it has no valid checkpoint, or the episodes could not be played.
     """
-    from fetchlab import play
+    from fetchlab import play, policy
     from fetchlab.footage import footage
     from fetchlab.run_folder import require_run
 
@@ -52,7 +52,7 @@ def play(run_dir: Path, episodes: int, seed: int) -> tuple[list[np.ndarray], lis
     remedy = "python src/evaluate.py run=RUN_DIR video=true shows any policy"
     require(sees, "RUN_DIR", str(run_dir), "a policy that sees images", remedy)
     seeds = play.own_seeds(seed, episodes)
-    with play.in_one_line(asked):
+    with policy.in_one_line(None):
         subject = play.subject(asked, {})
         ((_, _, played),) = play.episodes_of(subject, seeds, asked)
         pictures = footage(subject.run, played, seeds, range(episodes), SIDE)

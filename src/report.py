@@ -107,7 +107,7 @@ def filmed(
         stored = [(run, newest_videos(run.folder / "videos")) for run in group.runs]
         run, paths = next((one for one in stored if one[1]), stored[0])
         if not paths and made < at_most and (run.folder / "checkpoints").is_dir():
-            from fetchlab.film import film
+            from fetchlab.play import film
 
             made += 1
             print(f"filming {quoted(run.folder)} ...", flush=True)
