@@ -12,7 +12,9 @@ the best, the median and the worst of them in the same form.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -20,14 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from fetchlab import config, entry  # noqa: E402
-from fetchlab.collect.video import gif  # noqa: E402
 from fetchlab.errors import ConfigError, require  # noqa: E402
 
 SIDE = 192  # pixels of each half, 12 x 16 and 6 x 32
 STEP_MS, HOLD_MS = 40, 1000
 MAX_BYTES = 1_000_000
+COLOURS = 96  # of the palette
 #: Env steps from one frame to the next: the first that keeps the file within `MAX_BYTES`.
 STRIDES = (2, 3, 5, 10)
 
@@ -39,7 +42,7 @@ def play(run_dir: Path, episodes: int, seed: int) -> tuple[list[np.ndarray], lis
         ConfigError: the folder holds no run, or its policy sees no images.
         RunFailedError: it has no valid checkpoint, or the episodes could not be played.
     """
-    from fetchlab import play
+    from fetchlab import play, policy
     from fetchlab.footage import footage
     from fetchlab.run_folder import require_run
 
@@ -49,7 +52,7 @@ def play(run_dir: Path, episodes: int, seed: int) -> tuple[list[np.ndarray], lis
     remedy = "python src/evaluate.py run=RUN_DIR video=true shows any policy"
     require(sees, "RUN_DIR", str(run_dir), "a policy that sees images", remedy)
     seeds = play.own_seeds(seed, episodes)
-    with play.in_one_line(asked):
+    with policy.in_one_line(None):
         subject = play.subject(asked, {})
         ((_, _, played),) = play.episodes_of(subject, seeds, asked)
         pictures = footage(subject.run, played, seeds, range(episodes), SIDE)
@@ -60,6 +63,23 @@ def moments(pictures: np.ndarray, stride: int) -> tuple[list[np.ndarray], list[i
     """Every ``stride``-th picture of an episode, its last one among them, each for how many ms."""
     shown = list(pictures[::-stride][::-1])
     return shown, [STEP_MS * stride] * (len(shown) - 1) + [HOLD_MS]
+
+
+def gif(pictures: Sequence[np.ndarray], durations_ms: Sequence[int]) -> bytes:
+    """An endless GIF of (H, W, 3) uint8, each shown for so long.
+
+    One palette without dithering: what does not move costs no bytes.
+    """
+    arrays, plain = list(pictures), Image.Dither.NONE
+    sample = np.concatenate(arrays[:: max(1, len(arrays) // 12)] + arrays[-1:])
+    palette = Image.fromarray(sample).quantize(COLOURS, dither=plain)
+    first, *others = (
+        Image.fromarray(one).quantize(palette=palette, dither=plain) for one in arrays
+    )
+    out = io.BytesIO()
+    options = {"save_all": True, "append_images": others, "loop": 0}
+    first.save(out, "GIF", duration=list(durations_ms), **options)
+    return out.getvalue()
 
 
 def animate(run_dir: Path, path: Path, episodes: int, seed: int) -> None:

@@ -35,11 +35,7 @@ def doctor(plain: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    entry.sleep_while_waiting()
-    if entry.asks_for_help(sys.argv[1:]):
-        print(HELP, end="")
-    else:
-        entry.launch("doctor", doctor, paths=["picture", "run_dir"])
+    entry.command("doctor", doctor, HELP, paths=["picture", "run_dir"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Evaluate a stored policy: `python src/evaluate.py run=RUN_DIR`; `--help` lists the rest."""
 
-import sys
 from typing import Any
 
 from fetchlab import entry, schema
@@ -79,11 +78,7 @@ def say(result: dict[str, Any], with_table: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    entry.sleep_while_waiting()
-    if entry.asks_for_help(sys.argv[1:]):
-        print(HELP, end="")
-    else:
-        entry.launch("evaluate", evaluate, paths=["run", "checkpoint", "policy", "out"])
+    entry.command("evaluate", evaluate, HELP, paths=["run", "checkpoint", "policy", "out"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Export a policy: `python src/export.py run=RUN_DIR out=DIR`; `--help` lists the rest."""
 
-import sys
+from pathlib import Path
 from typing import Any
 
 from fetchlab import entry, schema
+from fetchlab.errors import ConfigError, RunFailedError
 
 HELP = """\
 Write a run's policy as files that travel:
@@ -27,9 +28,8 @@ def export(plain: dict[str, Any]) -> None:
     asked, unknown = entry.asked(plain, schema.Export)
     assert not unknown, "every key of configs/export.yaml is the command's"
     from fetchlab import policy
-    from fetchlab.export import hub
 
-    api = None if asked.hub is None else hub.client(asked.hub)
+    api = None if asked.hub is None else client(asked.hub)
     folder = policy.export(
         asked.run, asked.out, asked.checkpoint, asked.program, asked.trusted_modules
     )
@@ -37,16 +37,58 @@ def export(plain: dict[str, Any]) -> None:
         if path.exists():
             print(f"{path}: {path.stat().st_size:,} bytes")
     if api is not None:
-        print(f"hub: {hub.upload(api, asked.hub, folder, policy.FILES)}")
+        print(f"hub: {upload(api, asked.hub, folder)}")
+
+
+def client(repo: str) -> Any:
+    """The hub's client for ``repo``, with a token; asked for before any work is done.
+
+    Raises:
+        ConfigError: `huggingface_hub` is not installed, there is no token, or no such name.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils import HFValidationError, validate_repo_id
+    except ImportError as error:
+        remedy = "pip install -e '.[hub]', or leave hub out"
+        raise ConfigError("hub", repo, "the package huggingface_hub", remedy) from error
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError("hub", repo, "user/name", f"correct it ({reason})") from error
+    token = huggingface_hub.get_token()
+    if token is None:
+        remedy = "run `hf auth login`, or set HF_TOKEN"
+        raise ConfigError("hub", repo, "a token that may write there", remedy)
+    return huggingface_hub.HfApi(token=token)
+
+
+def upload(api: Any, repo: str, folder: Path) -> str:
+    """Put the files into ``repo``, which is made where it is missing; returns their address.
+
+    Raises:
+        RunFailedError: the hub, or the way there, refuses.
+    """
+    from fetchlab import policy
+
+    try:
+        api.create_repo(repo, exist_ok=True)
+        found = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=list(policy.FILES),
+            commit_message="A policy of fetchlab",
+        )
+    except Exception as error:  # HTTP, the network, or the client's own checks
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RunFailedError(f"the hub does not take {repo}: {reason}") from error
+    return str(found)
 
 
 def main() -> None:
     """Run the command line."""
-    entry.sleep_while_waiting()
-    if entry.asks_for_help(sys.argv[1:]):
-        print(HELP, end="")
-    else:
-        entry.launch("export", export, paths=["run", "out", "checkpoint"])
+    entry.command("export", export, HELP, paths=["run", "out", "checkpoint"])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def report(plain: dict[str, Any]) -> None:
     given = (asked.runs, asked.compare)
     require(given.count(None) == 1, "runs", asked.runs, expected, remedy)
     from fetchlab.report import groups, media, page
-    from fetchlab.report.runs import find_runs, read_runs
+    from fetchlab.report.runs import find_runs, read_runs, recorded
 
     two = asked.compare is not None
     folders = find_two(asked.compare) if two else find_runs("runs", asked.runs)
@@ -55,8 +55,6 @@ def report(plain: dict[str, Any]) -> None:
     films, unfilmed = filmed(found, out, asked.films)
     videos = media.videos(films, out, int(asked.embed_mb * 1e6))
     if two:
-        from fetchlab.report.records import recorded
-
         records = [recorded(run.folder) for run in runs]
         drawn = page.of_two(found, records, notes + unfilmed, videos)
     else:
@@ -66,7 +64,7 @@ def report(plain: dict[str, Any]) -> None:
         drawn = page.of_runs(found, [*notes, *unfilmed, *unread], videos, searches)
     html, markdown = page.write(out, drawn)
     for one in drawn["verdicts"]:
-        print(f"{one.label}: {one.text}")
+        print(f"{one['label']}: {one['text']}")
     print(f"report: {html} (and {markdown.name})")
 
 
@@ -109,7 +107,7 @@ def filmed(
         stored = [(run, newest_videos(run.folder / "videos")) for run in group.runs]
         run, paths = next((one for one in stored if one[1]), stored[0])
         if not paths and made < at_most and (run.folder / "checkpoints").is_dir():
-            from fetchlab.film import film
+            from fetchlab.play import film
 
             made += 1
             print(f"filming {quoted(run.folder)} ...", flush=True)
@@ -123,13 +121,9 @@ def filmed(
 
 def main() -> None:
     """Run the command line."""
-    entry.sleep_while_waiting()
-    args = sys.argv[1:]
-    if entry.asks_for_help(args):
-        print(HELP, end="")
-        return
-    lists = {arg.partition("=")[0] for arg in args if "=[" in arg}
-    entry.launch("report", report, paths=[key for key in ("runs", "out") if key not in lists])
+    lists = {arg.partition("=")[0] for arg in sys.argv[1:] if "=[" in arg}
+    paths = [key for key in ("runs", "out") if key not in lists]
+    entry.command("report", report, HELP, paths)
 
 
 if __name__ == "__main__":

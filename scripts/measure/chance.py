@@ -1,4 +1,4 @@
-"""How often uniform random actions succeed: the chance level that `fetchlab.report.chance` holds.
+"""How often uniform random actions succeed: the chance level that `fetchlab.report.phases` holds.
 
     python scripts/measure/chance.py [--episodes 500] [--seed 0] TASK ...
 

@@ -298,3 +298,12 @@ def lookup(cfg: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         node = node[part]
     return node
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; a list is one value, and so is an empty mapping."""
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        inner = isinstance(value, Mapping) and value
+        found |= leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found

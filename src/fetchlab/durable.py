@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+Plain = TypeVar("Plain", dict, list)
 
 
 def fsync_directory(path: Path) -> None:
@@ -36,3 +40,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """`write_text` of plain data."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, kind: type[Plain]) -> Plain:
+    """What a file holds; an empty ``kind`` where it is missing, torn, or something else."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text())
+        if isinstance(found, kind):
+            return found
+    return kind()

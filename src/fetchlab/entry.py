@@ -1,4 +1,4 @@
-"""What both entries share: one composition from the command line, and how a command ends."""
+"""What the entries share: one composition from the command line, and how a command ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fetchlab.config import CONFIGS, lookup, own, register_resolvers
+from fetchlab.config import CONFIGS, leaves, lookup, own, register_resolvers
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.fields import kinds_of
 from fetchlab.overrides import literal, one_line
@@ -50,6 +50,17 @@ def sleep_while_waiting() -> None:
 def asks_for_help(args: Sequence[str]) -> bool:
     """Whether the command line asks how to use it."""
     return any(arg in ("-h", "--help") for arg in args)
+
+
+def command(
+    name: str, job: Callable[[dict[str, Any]], None], page: str, paths: Sequence[str] = ()
+) -> None:
+    """Answer a command line: print its ``page`` where that asks how to use it, else `launch`."""
+    sleep_while_waiting()
+    if asks_for_help(sys.argv[1:]):
+        print(page, end="")
+    else:
+        launch(name, job, paths)
 
 
 def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str] = ()) -> None:
@@ -127,12 +138,4 @@ def keys(name: str) -> list[str]:
     loaded = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     defaults = [one for one in loaded.pop("defaults") if isinstance(one, dict)]
     groups = [group for one in defaults for group, choice in one.items() if choice is None]
-
-    def leaves(node: dict[str, Any], prefix: str) -> list[str]:
-        found = []
-        for key, value in node.items():
-            inner = isinstance(value, dict)
-            found += leaves(value, f"{prefix}{key}.") if inner else [f"{prefix}{key}"]
-        return found
-
-    return leaves(loaded, "") + groups
+    return [*leaves(loaded), *groups]

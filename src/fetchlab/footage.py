@@ -26,15 +26,11 @@ def notable(played: Episodes) -> dict[str, int]:
 
     Success comes first, then the return, which says how soon, then the distance to the goal.
     """
-    success, returns = played.success.tolist(), played.returns.tolist()
-    distance = played.goal_distance_m.tolist()
-    keys = [(s, r, -d) for s, r, d in zip(success, returns, distance, strict=True)]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    found = {"best": order[-1], "worst": order[0], "median": order[len(order) // 2]}
-    first: dict[int, str] = {}
-    for name, index in found.items():
-        first.setdefault(index, name)
-    return {name: found[name] for name in ("best", "median", "worst") if name in first.values()}
+    keys = (-played.goal_distance_m, played.returns, played.success)  # the last one is the first
+    order = np.lexsort([key.numpy() for key in keys]).tolist()
+    # An episode that is several of them has the last name.
+    named = {order[len(order) // 2]: "median", order[0]: "worst", order[-1]: "best"}
+    return dict(sorted((name, index) for index, name in named.items()))
 
 
 def write_videos(
@@ -54,8 +50,7 @@ def write_videos(
     ):
         held = np.repeat(pictures[-1:], round(HOLD_S * FRAMES_PER_S), axis=0)
         paths.append(folder / f"{stem}_{name}.mp4")
-        frames = np.concatenate((pictures, held)).transpose(0, 3, 1, 2)
-        write_video(frames, paths[-1], FRAMES_PER_S, magnify=1)
+        write_video(np.concatenate((pictures, held)), paths[-1], FRAMES_PER_S)
     return [str(path) for path in paths]
 
 

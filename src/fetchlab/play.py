@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,43 +30,36 @@ from fetchlab.checkpoint.find import (
 from fetchlab.checkpoint.manifest import CheckpointError, unlisted
 from fetchlab.checkpoint.torch_io import load_weights
 from fetchlab.collect.rollout import Episodes, episode_seeds, rollout
-from fetchlab.collect.video import VideoUnavailableError, load_encoder
+from fetchlab.collect.video import load_encoder
 from fetchlab.durable import write_json, write_text
-from fetchlab.errors import ConfigError, RunFailedError, require
+from fetchlab.errors import require
 from fetchlab.fields import kinds_of
 from fetchlab.footage import notable, write_videos
 from fetchlab.preflight import numerics
 from fetchlab.preflight.renderer import choose_renderer
 from fetchlab.preflight.sizes import learner_threads
-from fetchlab.run import STOPS_A_RUN
 from fetchlab.run_folder import require_run, require_writable
 
 _LOG = logging.getLogger(__name__)
 ALL = "all"
+FILMED = 3  # episodes, for a report
 #: Added to the seeds of training evaluations: `best_` was chosen by those very episodes. Training's
 #: own seeds lie below 2^32.
 OWN_SEEDS = 1_000_000_000_000
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A policy's name, and what puts it into a module of its run and says its env steps."""
-
-    name: str
-    load: Callable[[OffPolicy], int]
-
-
-@dataclass(frozen=True)
 class Subject:
     """What is played: policies of one run, and what that run is.
 
-    ``folder`` is where the results go unless another is asked for.
+    ``folder`` is where the results go unless another is asked for. Of each policy: its name, and
+    what puts it into a module of its run and says its env steps.
     """
 
     run: schema.Run
     cfg: Mapping[str, Any]
     folder: Path
-    policies: Sequence[Stored]
+    policies: Sequence[tuple[str, Callable[[OffPolicy], int]]]
 
 
 def request(**given: Any) -> schema.Evaluate:
@@ -93,20 +88,34 @@ def evaluate(asked: schema.Evaluate, changes: Mapping[str, Any]) -> list[dict[st
             none of the run's networks, or ``changes`` that cannot work.
         RunFailedError: no valid checkpoint, or episodes that could not be played.
     """
-    with in_one_line(asked):
+    with policy.in_one_line(None if asked.checkpoint == ALL else asked.checkpoint):
         return _evaluate(subject(asked, changes), asked, changes)
 
 
-@contextmanager
-def in_one_line(asked: schema.Evaluate) -> Iterator[None]:
-    """What may go wrong while policies are found and played, as an error that is one line."""
-    try:
-        yield
-    except (*STOPS_A_RUN, VideoUnavailableError) as error:
-        if isinstance(error, CheckpointError) and asked.checkpoint not in (None, ALL):
-            expected = "a valid checkpoint of this run's networks"
-            raise ConfigError("checkpoint", asked.checkpoint, expected, error.reason) from error
-        raise RunFailedError(str(error)) from error
+def film(run_dir: Path, folder: Path, name: str) -> list[Path]:
+    """Film a few episodes of the newest policy; those that are there already are taken.
+
+    Args:
+        run_dir: a run's folder, of which nothing is changed.
+        folder: for the files, ``<name>_<env steps>_<episode>.mp4``.
+        name: of the run.
+
+    Raises:
+        ConfigError: the run's configuration cannot work here.
+        RunFailedError: there is no policy, or it cannot be filmed.
+    """
+    with policy.in_one_line(None):
+        newest = newest_policy(run_dir / "checkpoints")
+    name = f"{name}_{newest.name.partition('_')[2]}"
+    if made := sorted(folder.glob(f"{name}_*.mp4")):
+        return made
+    with tempfile.TemporaryDirectory(prefix="fetchlab-film-") as temporary:
+        asked = request(run=str(run_dir), episodes=FILMED, video=True, out=temporary)
+        (played,) = evaluate(asked, {})
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, path in enumerate(played["videos"]):
+            made.append(Path(shutil.move(path, folder / f"{name}_{index}.mp4")))
+    return made
 
 
 def _evaluate(
@@ -215,12 +224,12 @@ def subject(asked: schema.Evaluate, changes: Mapping[str, Any]) -> Subject:
             require(given is None, key, given, expected, "leave one of them out")
         folder = Path(asked.policy)
         cfg, load = policy.stored(folder, asked.trusted_modules)
-        policies = [Stored(policy.NAME, load)]
+        policies = [(policy.NAME, load)]
     cfg = config.changed(config.to_play(cfg), changes)
     return Subject(config.check(cfg), cfg, folder, policies)
 
 
-def _checkpoints(folder: Path, asked: str | None) -> list[Stored]:
+def _checkpoints(folder: Path, asked: str | None) -> list[tuple[str, Callable[[OffPolicy], int]]]:
     """Those to play: the newest, the one that is asked for, or several, earliest first."""
     if asked == ALL:
         paths = _each_state(folder)
@@ -231,7 +240,7 @@ def _checkpoints(folder: Path, asked: str | None) -> list[Stored]:
         paths = [newest_policy(folder) if asked is None else Path(asked)]
     for path in paths:
         warn_of_strangers(path, unlisted(path))
-    return [Stored(path.name, partial(_load, path)) for path in paths]
+    return [(path.name, partial(_load, path)) for path in paths]
 
 
 def _each_state(folder: Path) -> list[Path]:
@@ -267,11 +276,11 @@ def episodes_of(
     env = build_env(run, n_envs, None, render)
     with closing(env):
         module = build_module(run, env.base_env.env_spec)
-        for one in of.policies:
-            env_steps = one.load(module)
+        for name, load in of.policies:
+            env_steps = load(module)
             module.eval()
             act: Callable[..., Any] = module.act
             if asked.stochastic:
                 module.explore_rng.manual_seed(seeds[0])
                 act = partial(module.explore, env_steps=env_steps)
-            yield one.name, env_steps, rollout(env, act, seeds)
+            yield name, env_steps, rollout(env, act, seeds)

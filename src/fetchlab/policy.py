@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import safetensors.torch
 
 from fetchlab import __version__, config
 from fetchlab.algos.off_policy import OffPolicy
@@ -18,20 +20,25 @@ from fetchlab.checkpoint.find import newest_policy
 from fetchlab.checkpoint.fingerprint import fingerprint
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.torch_io import load_weights
-from fetchlab.durable import write_bytes, write_text
+from fetchlab.collect.video import VideoUnavailableError
+from fetchlab.durable import read_json, write_bytes, write_json, write_text
 from fetchlab.envs.goal_env import open_env
 from fetchlab.errors import ConfigError, RunFailedError, require
-from fetchlab.export import files
 from fetchlab.export.acting import Acting, acting_weights, program
 from fetchlab.export.card import CURVE, card, curve_svg
 from fetchlab.preflight import numerics
 from fetchlab.preflight.sizes import learner_threads
-from fetchlab.run_folder import require_run, require_writable
+from fetchlab.run import STOPS_A_RUN
+from fetchlab.run_folder import require_run, require_writable, summary_of
 from fetchlab.schema import Run
 
 NAME = "exported"
 CARD = "README.md"
-FILES = (files.WEIGHTS, files.DESCRIPTION, files.PROGRAM, CARD, CURVE)
+WEIGHTS, DESCRIPTION, PROGRAM = "policy.safetensors", "policy.json", "policy.pt2"
+FILES = (WEIGHTS, DESCRIPTION, PROGRAM, CARD, CURVE)
+FORMAT = 1
+_MAX_BYTES = 1 << 20
+_EXPECTED = "a folder that src/export.py wrote"
 #: What differs from run to run of one experiment, and what its command says by itself.
 _OF_THE_RUN = (
     *("seed", "total_env_steps", "run_dir", "ckpt_path", "teacher", "experiment"),
@@ -67,18 +74,14 @@ def export(
     _require_ours(folder)
     numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
     module = _module(run)
-    try:
+    with in_one_line(checkpoint):
         path = newest_policy(run_dir / "checkpoints") if checkpoint is None else Path(checkpoint)
         payload = load_weights(module, path)
-    except CheckpointError as error:
-        if checkpoint is None:
-            raise RunFailedError(str(error)) from error
-        expected = "a valid checkpoint of this run's networks"
-        raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
     module.eval()
     acting = _acting(run, module)
-    history = _plain(run_dir / FILE_NAME, list) or []
+    history = read_json(run_dir / FILE_NAME, list)
     description = {
+        "format": FORMAT,
         **_what_it_is(run, cfg, acting),
         "env_steps": int(payload["env_steps"]),
         "evaluation": _evaluation(run_dir, path.name, int(payload["env_steps"]), history),
@@ -88,14 +91,31 @@ def export(
     }
     for name in FILES:  # of an earlier export, which may have had others
         (folder / name).unlink(missing_ok=True)
-    files.write_weights(folder, acting_weights(acting))
+    weights = {name: one.contiguous() for name, one in acting_weights(acting).items()}
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
     if with_program:
-        write_bytes(folder / files.PROGRAM, _program(acting))
+        write_bytes(folder / PROGRAM, _program(acting))
     if history:
         write_text(folder / CURVE, curve_svg(history))
     write_text(folder / CARD, card(description, history))
-    files.write_description(folder, description)
+    write_json(folder / DESCRIPTION, description)  # last: it makes this an exported policy's folder
     return folder
+
+
+@contextmanager
+def in_one_line(checkpoint: str | Path | None) -> Iterator[None]:
+    """What may go wrong while a policy is found and played, as an error that is one line.
+
+    Args:
+        checkpoint: the one that was asked for by name, if any.
+    """
+    try:
+        yield
+    except (*STOPS_A_RUN, VideoUnavailableError) as error:
+        if isinstance(error, CheckpointError) and checkpoint is not None:
+            expected = "a valid checkpoint of this run's networks"
+            raise ConfigError("checkpoint", str(checkpoint), expected, error.reason) from error
+        raise RunFailedError(str(error)) from error
 
 
 def stored(
@@ -110,15 +130,72 @@ def stored(
     Raises:
         ConfigError: it is none, cannot work, or names what is not allowed; loading: it is damaged.
     """
-    description = files.read_description(folder)
+    description = _described(folder)
     cfg = {**description["config"], "trusted_modules": [*trusted]}
     run = config.check(cfg)
 
     def load(module: OffPolicy) -> int:
-        files.put_weights(folder, _acting(run, module.eval()))
+        _put_weights(folder, _acting(run, module.eval()))
         return int(description["env_steps"])
 
     return cfg, load
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What `export` wrote of a policy; of its ``config`` nothing is checked yet.
+
+    Raises:
+        ConfigError: no such folder, or nothing that can be read.
+    """
+    path = folder / DESCRIPTION
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
+        found = json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = f"check the path ({path.name}: {_reason(error)})"
+        raise ConfigError("policy", str(folder), _EXPECTED, remedy) from error
+    kinds = {"format": int, "config": dict, "env_steps": int}
+    sound = isinstance(found, dict) and all(
+        isinstance(found.get(name), kind) for name, kind in kinds.items()
+    )
+    says = f"{DESCRIPTION} lacks {', '.join(kinds)}"
+    require(sound, "policy", str(folder), _EXPECTED, says)
+    newer = f"{DESCRIPTION} is of format {found['format']}, this version reads {FORMAT}"
+    require(found["format"] == FORMAT, "policy", str(folder), _EXPECTED, newer)
+    return dict(found)
+
+
+def _put_weights(folder: Path, acting: Acting) -> None:
+    """Put an exported policy's weights into a module, of which `acting` is made.
+
+    Raises:
+        ConfigError: they are missing, damaged, or of other networks.
+    """
+    path, expected = folder / WEIGHTS, "weights of the networks that its policy.json describes"
+    try:
+        found = safetensors.torch.load(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        remedy = f"export it again ({path.name}: {_reason(error)})"
+        raise ConfigError("policy", str(folder), expected, remedy) from error
+    wanted = acting_weights(acting)
+    odd = sorted(
+        name
+        for name in {*wanted, *found}
+        if name not in wanted
+        or name not in found
+        or (found[name].shape, found[name].dtype) != (wanted[name].shape, wanted[name].dtype)
+    )
+    remedy = f"export it again ({path.name} differs in {', '.join(odd[:3])})"
+    require(not odd, "policy", str(folder), expected, remedy)
+    acting.module.load_state_dict(found, strict=False)
+
+
+def _reason(error: Exception) -> str:
+    """One line of it."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
 
 
 def _module(run: Run) -> OffPolicy:
@@ -147,7 +224,7 @@ def _program(acting: Acting) -> bytes:
 def _require_ours(folder: Path) -> None:
     """Refuse a folder in which somebody else's files would be replaced."""
     require_writable("out", folder, "choose another")
-    ours = (folder / files.DESCRIPTION).exists() or (folder / files.WEIGHTS).exists()
+    ours = (folder / DESCRIPTION).exists() or (folder / WEIGHTS).exists()
     free = ours or not any(folder.iterdir())
     require(free, "out", str(folder), "an empty folder, or an earlier export", "choose another")
 
@@ -180,7 +257,7 @@ def _evaluation(
     """What is known of this checkpoint's success: by the most episodes that did not choose it."""
     own = []
     for path in sorted((run_dir / "evaluations").glob("*.json")):
-        found = _plain(path, dict) or {}
+        found = read_json(path, dict)
         fair = str(found.get("seeds_are", "")).startswith("used neither")
         same = found.get("checkpoint") == name and not found.get("changes")
         if fair and same and not found.get("stochastic"):
@@ -198,7 +275,7 @@ def _training(
     run: Run, cfg: Mapping[str, Any], run_dir: Path, record: Mapping[str, Any]
 ) -> dict[str, Any]:
     """How it came about, as far as the run's folder tells; None is what it does not tell."""
-    summary = _plain(run_dir / "summary.json", dict) or {}
+    summary = summary_of(run_dir)
     used = record.get("fingerprint", {})
     return {
         "command": command(run, cfg),
@@ -218,8 +295,9 @@ def command(run: Run, cfg: Mapping[str, Any]) -> str:
         shipped = config.compose(run.experiment)
         without = [k for k, v in shipped.items() if isinstance(v, Mapping) and cfg.get(k) is None]
         parts += [f"~{key}" for key in without]  # a swap-in that this run has not
-        both = ({k: v for k, v in one.items() if k not in without} for one in (shipped, cfg))
-        composed, own = map(_leaves, both)
+        left_out = {*without, *_OF_THE_RUN}
+        both = ({k: v for k, v in one.items() if k not in left_out} for one in (shipped, cfg))
+        composed, own = map(config.leaves, both)
         parts += [f"~{key}" for key in composed if key not in own]
         for key, value in own.items():
             if key not in composed or composed[key] != value:
@@ -235,17 +313,6 @@ def _override(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_override, value))}]"
     return json.dumps(value)
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, without `_OF_THE_RUN`; a list is one value."""
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        if not prefix and name in _OF_THE_RUN:
-            continue
-        inner = isinstance(value, Mapping) and value
-        found |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
 
 
 def _exported() -> dict[str, Any]:
@@ -266,11 +333,3 @@ def _travels(cfg: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(teacher, Mapping):
         own["teacher"] = _travels(teacher)
     return {**cfg, **own}
-
-
-def _plain(path: Path, kind: type) -> Any:
-    """What a JSON file holds; None where there is no such file, or something else in it."""
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_text())
-        return found if isinstance(found, kind) else None
-    return None

@@ -6,7 +6,6 @@ itself where a node fails or a job is preempted; what is left is a job's own tim
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fetchlab.checkpoint.find import env_steps_reached
-from fetchlab.durable import write_json
+from fetchlab.durable import read_json, write_json
 from fetchlab.errors import RunFailedError
 
 #: In a run's folder: the job, and the env steps at which SLURM has restarted it.
@@ -27,9 +26,7 @@ ANNOUNCE = ("SIGTERM", "SIGUSR1", "SIGUSR2")
 def requeue(reason: str, environment: Mapping[str, str] = os.environ) -> None:
     """Have SLURM start this job again, if a signal announced its end and nobody cancelled it.
 
-    Args:
-        reason: why the run stopped; see `StopFlag`.
-        environment: of this process.
+    ``reason`` is why the run stopped; see `StopFlag`.
     """
     job = environment.get("SLURM_JOB_ID")
     if job is None or reason not in ANNOUNCE:
@@ -54,7 +51,8 @@ def require_progress(run_dir: Path, environment: Mapping[str, str] = os.environ)
     if environment.get("SLURM_RESTART_COUNT", "0") == "0":
         return
     job, steps = environment.get("SLURM_JOB_ID"), env_steps_reached(run_dir)
-    before = _restarts(run_dir, job)
+    found = read_json(run_dir / RESTARTS, dict)
+    before = found.get("env_steps", []) if found.get("job") == job else []
     if before[-WITHOUT_PROGRESS:] == [steps] * WITHOUT_PROGRESS:
         raise RunFailedError(
             f"no progress: SLURM job {job} was restarted {WITHOUT_PROGRESS} times at {steps:,} env "
@@ -62,12 +60,3 @@ def require_progress(run_dir: Path, environment: Mapping[str, str] = os.environ)
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / RESTARTS, {"job": job, "env_steps": [*before, steps]})
-
-
-def _restarts(run_dir: Path, job: str | None) -> list[int]:
-    """Where the earlier restarts of this job began, env steps."""
-    try:
-        found = json.loads((run_dir / RESTARTS).read_text())
-        return list(found["env_steps"]) if found["job"] == job else []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return []

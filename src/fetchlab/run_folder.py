@@ -5,7 +5,6 @@ Nothing is written into a folder before it is known to be a run's, or free for o
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from fetchlab.callbacks.stopping import BY_CALLBACK
 from fetchlab.checkpoint.find import kind_of
 from fetchlab.checkpoint.run_lock import LOCK_FILE, RunLock, was_locked
 from fetchlab.config import ROOT, config_hash
+from fetchlab.durable import read_json
 from fetchlab.errors import ConfigError
 
 #: What a run writes before its first checkpoint, beside the lock; of the metrics, their names.
@@ -109,11 +109,7 @@ def ended(run_dir: Path, total_env_steps: int) -> dict[str, Any] | None:
 
 def summary_of(run_dir: Path) -> dict[str, Any]:
     """What ``summary.json`` says; nothing where it is missing or torn."""
-    try:
-        summary = json.loads((run_dir / "summary.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
+    return read_json(run_dir / "summary.json", dict)
 
 
 @contextmanager

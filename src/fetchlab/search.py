@@ -29,7 +29,7 @@ from fetchlab.callbacks.evaluation import FILE_NAME as EVALUATION
 from fetchlab.checkpoint.fingerprint import config_difference
 from fetchlab.checkpoint.run_lock import RunLock
 from fetchlab.checkpoint.signals import StopFlag
-from fetchlab.durable import write_json
+from fetchlab.durable import read_json, write_json
 from fetchlab.errors import ConfigError, require
 from fetchlab.launchers import Job
 from fetchlab.launchers.local import Local
@@ -135,7 +135,8 @@ class Study:
     def end(self, job: Job, code: int | None, stopped: bool) -> None:
         """Record what became of a job, unless it was stopped and is to go on."""
         for one in [one for one in self._open if one.run.folder == job.folder]:
-            done, pruned, curve = is_done(one.run), self._watch(one), _curve(job.folder)
+            done, pruned = is_done(one.run), self._watch(one)
+            curve = read_json(job.folder / EVALUATION, list)
             if stopped and not (done or pruned):
                 continue
             self._open.remove(one)
@@ -247,7 +248,7 @@ class Study:
 
         A verdict stands whatever the run has done since: it must not depend on who was quicker.
         """
-        curve = _curve(one.run.folder)
+        curve = read_json(one.run.folder / EVALUATION, list)
         for index, evaluation in enumerate(curve):
             at = evaluation["env_steps"]
             if one.pruned or at <= one.judged:
@@ -331,12 +332,3 @@ def _import_optuna() -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
-
-
-def _curve(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, which its file has whole or not at all."""
-    try:
-        curve = json.loads((folder / EVALUATION).read_text())
-    except (OSError, ValueError):
-        return []
-    return list(curve)

@@ -39,12 +39,7 @@ def check_space(base: Planned, space: Mapping[str, Any]) -> None:
 
 
 def drawn(trial: Any, space: Mapping[str, Any]) -> tuple[str, ...]:
-    """The overrides of a trial; one that was cut off has the same again.
-
-    Args:
-        trial: Optuna's.
-        space: checked.
-    """
+    """The overrides of Optuna's trial; one that was cut off has the same again."""
     return tuple(f"{key}={_draw(trial, key, one)}" for key, one in space.items())
 
 

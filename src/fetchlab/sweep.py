@@ -9,10 +9,11 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -29,9 +30,9 @@ from fetchlab.launchers import OUTPUT, Job, Launcher
 from fetchlab.overrides import literal
 from fetchlab.preflight.budget import format_bytes, free_disk_bytes
 from fetchlab.preflight.sizes import (
-    CHECKPOINT_BYTES,
     MAIN_PROCESS_BYTES,
     Memory,
+    disk_needed,
     threads_and_workers,
     trains_on_cuda,
 )
@@ -175,18 +176,16 @@ def plan_jobs(runs: Sequence[Planned], cores: int | None) -> tuple[list[Job], di
     Raises:
         ConfigError: all together do not fit on the disk.
     """
-    jobs, causes, known, disk = [], dict[str, str](), dict[str, _Needs](), 0
+    jobs, causes, known, disk = [], dict[str, str](), dict[str, tuple[Job, int]](), 0
     for run in runs:
         same = f"{config.config_hash(run.cfg)} {run.cfg['total_env_steps']}"  # but for the seed
         try:
-            needs = known[same] = known.get(same) or _needs(run, cores)
+            job, replay_bytes = known[same] = known.get(same) or _needs(run, cores)
         except ConfigError as error:
             causes[run.folder.name] = str(error)
             continue
-        jobs.append(Job(run.folder, run.command, needs.cores, needs.memory_bytes, needs.gpu))
-        present = sum(file.stat().st_size for file in (run.folder / "replay").glob("*.bin"))
-        replay = 0 if run.asked.paths.scratch else max(needs.replay_bytes - present, 0)
-        disk += replay + CHECKPOINT_BYTES
+        jobs.append(replace(job, folder=run.folder, command=run.command))
+        disk += disk_needed(run.folder, 0 if run.asked.paths.scratch else replay_bytes)
     if jobs:
         root, free = jobs[0].folder.parent, free_disk_bytes(jobs[0].folder)
         says = f"a disk with {format_bytes(disk)} for the runs, and {format_bytes(free)} are free"
@@ -195,15 +194,8 @@ def plan_jobs(runs: Sequence[Planned], cores: int | None) -> tuple[list[Job], di
     return jobs, causes
 
 
-class _Needs(NamedTuple):
-    cores: int
-    memory_bytes: int
-    gpu: bool
-    replay_bytes: int
-
-
-def _needs(run: Planned, cores: int | None) -> _Needs:
-    """The preflight's sums, for a process that may use so many cores."""
+def _needs(run: Planned, cores: int | None) -> tuple[Job, int]:
+    """The job by the preflight's sums, for a process that may use so many cores; replay bytes."""
     checked = config.check(with_teacher(run.cfg))
     threads, workers = threads_and_workers(checked, cores)
     told = replace(
@@ -213,12 +205,10 @@ def _needs(run: Planned, cores: int | None) -> _Needs:
     )
     spec = open_env(task_spec(told), render=False).env_spec
     memory = Memory(told, build_module(told, spec), AT_ONCE).total_bytes()
-    return _Needs(
-        threads + workers,
-        memory + MAIN_PROCESS_BYTES,  # the run checks its own when that process is there already
-        trains_on_cuda(checked) or checked.trainer.accelerator == "gpu",
-        plan_layout(row_spec(told, spec), replay_size(told)).disk_bytes(),
-    )
+    memory += MAIN_PROCESS_BYTES  # the run checks its own when that process is there already
+    gpu = trains_on_cuda(checked) or checked.trainer.accelerator == "gpu"
+    replay_bytes = plan_layout(row_spec(told, spec), replay_size(told)).disk_bytes()
+    return Job(run.folder, run.command, threads + workers, memory, gpu), replay_bytes
 
 
 def is_done(run: Planned) -> bool:
@@ -238,16 +228,12 @@ def cause_of(folder: Path, code: int | None) -> str:
     where = f"see {quoted(folder / OUTPUT)}"
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}; {where}"
-    lines = [line for line in _last_lines(folder / OUTPUT) if line.strip()]
+    said = b""
+    with suppress(OSError):  # what cannot be read has said nothing
+        said = (folder / OUTPUT).read_bytes()[-_SHOWN_BYTES:]
+    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return f"{(errors or lines or ['it said nothing'])[-1].strip()}; {where}"
-
-
-def _last_lines(path: Path) -> Iterator[str]:
-    try:
-        yield from path.read_bytes()[-_SHOWN_BYTES:].decode(errors="replace").splitlines()
-    except OSError:
-        return
 
 
 def _own(run: Planned, runs: Sequence[Planned]) -> list[str]:

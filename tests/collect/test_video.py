@@ -18,10 +18,10 @@ from fetchlab.errors import ConfigError
 
 @pytest.fixture
 def frames():
-    """Six frames of 21 x 20 pixels: top half red, bottom half blue, then the other way round."""
-    images = np.zeros((6, 3, 21, 20), np.uint8)
-    images[:3, 0, :10], images[:3, 2, 10:] = 255, 255
-    images[3:, 2, :10], images[3:, 0, 10:] = 255, 255
+    """Six frames of 64 x 60 pixels: top half red, bottom half blue, then the other way round."""
+    images = np.zeros((6, 64, 60, 3), np.uint8)
+    images[:3, :32, :, 0], images[:3, 32:, :, 2] = 255, 255
+    images[3:, :32, :, 2], images[3:, 32:, :, 0] = 255, 255
     return images
 
 
@@ -34,9 +34,9 @@ def read(path):
 
 def test_written_frames_come_back_in_order_and_upright(tmp_path, frames):
     path = tmp_path / "videos" / "episode.mp4"
-    write_video(frames, path, fps=25, magnify=3)
+    write_video(frames, path, fps=25)
     meta, images = read(path)
-    assert meta["size"] == (60, 64)  # 3 x (20, 21), the odd 63 padded to 64
+    assert meta["size"] == (60, 64)
     assert meta["fps"] == 25
     assert len(images) == 6
     for image, (top, bottom) in zip(images, [(0, 2)] * 3 + [(2, 0)] * 3, strict=True):
@@ -49,20 +49,20 @@ def test_written_frames_come_back_in_order_and_upright(tmp_path, frames):
 def test_an_existing_file_is_replaced(tmp_path, frames):
     path = tmp_path / "episode.mp4"
     path.write_bytes(b"old")
-    write_video(frames[:1], path, fps=25, magnify=1)
+    write_video(frames[:1], path, fps=25)
     assert len(read(path)[1]) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"frames": np.zeros((2, 8, 8, 3), np.uint8)}, "frames"),
-        ({"frames": np.zeros((0, 3, 8, 8), np.uint8)}, "frames"),
-        ({"frames": np.zeros((2, 3, 8, 8), np.float32)}, "uint8"),
+        ({"frames": np.zeros((2, 3, 8, 8), np.uint8)}, "frames"),
+        ({"frames": np.zeros((0, 8, 8, 3), np.uint8)}, "frames"),
+        ({"frames": np.zeros((2, 8, 8, 3), np.float32)}, "uint8"),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path, frames, change, key):
-    arguments = {"frames": frames, "path": "episode.mp4", "fps": 25, "magnify": 1, **change}
+    arguments = {"frames": frames, "path": "episode.mp4", "fps": 25, **change}
     arguments["path"] = tmp_path / arguments["path"]
     with pytest.raises(ConfigError, match=key):
         write_video(**arguments)
@@ -72,7 +72,7 @@ def test_what_is_no_video_is_refused(tmp_path, frames, change, key):
 def test_a_missing_package_says_what_to_install(tmp_path, frames, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
     with pytest.raises(VideoUnavailableError, match=r"pip install.*video=false"):
-        write_video(frames, tmp_path / "episode.mp4", fps=25, magnify=1)
+        write_video(frames, tmp_path / "episode.mp4", fps=25)
 
 
 def test_a_failing_ffmpeg_leaves_no_file(tmp_path, frames, monkeypatch):
@@ -80,7 +80,7 @@ def test_a_failing_ffmpeg_leaves_no_file(tmp_path, frames, monkeypatch):
     monkeypatch.setattr("imageio_ffmpeg._io.get_ffmpeg_exe", lambda: "/bin/false")
     monkeypatch.setattr("imageio_ffmpeg._io.get_first_available_h264_encoder", lambda: "libx264")
     with pytest.raises(VideoUnavailableError, match=r"episode\.mp4"):
-        write_video(frames, tmp_path / "episode.mp4", fps=25, magnify=1)
+        write_video(frames, tmp_path / "episode.mp4", fps=25)
     assert list(tmp_path.iterdir()) == []
 
 

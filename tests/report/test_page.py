@@ -14,8 +14,10 @@ from stored import climb, store
 
 import report
 from fetchlab.config import ROOT, config_hash
-from fetchlab.report.results import published, redrawn
 from fetchlab.report.runs import read_run
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from results import BEGIN, END, published, redrawn
 
 PUBLISHED = ROOT / "docs" / "results" / "pixel_push_laptop_without_symmetry"
 GIF = ROOT / "docs" / "pixel_push_laptop.gif"
@@ -189,7 +191,5 @@ def test_a_published_row_has_what_the_publisher_records(tmp_path, compose_run):
 
 
 def redrawn_rows(runs):
-    from fetchlab.report.results import BEGIN, END
-
     drawn = redrawn(f"{BEGIN}{END}", runs)
     return [line for line in drawn.splitlines() if line.startswith("| `")]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fetchlab.report.chance import MEASURED, chance_level
-from fetchlab.report.phases import read_phases
+from fetchlab.report.phases import MEASURED, chance_level, read_phases
 from fetchlab.statistics import score_interval, wilson_interval
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -27,7 +26,7 @@ CLIMB = [(7, 14), (13, 17), (15, 20), (18, 26), (25, 34)]
 def read(percent, losses=None, episodes=100, chance=CHANCE):
     n = len(percent)
     losses = losses or [math.nan] * n
-    return read_phases(range(n), [one / 100 for one in percent], [episodes] * n, losses, chance)
+    return read_phases([one / 100 for one in percent], [episodes] * n, losses, chance)
 
 
 def recorded(run):
@@ -148,7 +147,7 @@ def test_without_a_measured_chance_the_first_evaluation_stands_for_it():
 def test_no_evaluation_no_word_and_unequal_lengths_are_a_mistake():
     assert read([]) == []
     with pytest.raises(ValueError, match="each evaluation"):
-        read_phases([1], [0.5], [100], [], 0.1)
+        read_phases([0.5], [100], [], 0.1)
 
 
 def test_measured_chance_levels():

@@ -188,7 +188,7 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_verdict_is_one_sentence(tmp_path, cfg, monkeypatch, phase):
     sentence, success = PHASES[phase]
-    monkeypatch.setattr(verdict, "read_phases", lambda steps, *_, chance: [phase] * len(steps))
+    monkeypatch.setattr(verdict, "read_phases", lambda success, *_, chance: [phase] * len(success))
     assert verdict.of_run(read(store(tmp_path / "run", cfg, success))).startswith(sentence)
 
 
@@ -196,7 +196,7 @@ def test_seeds_that_disagree_are_counted(tmp_path, cfg, monkeypatch):
     monkeypatch.setattr(
         verdict,
         "read_phases",
-        lambda steps, success, *_, chance: ["converged" if success[-1] > 0.5 else "flat"],
+        lambda success, *_, chance: ["converged" if success[-1] > 0.5 else "flat"],
     )
     for seed, rate in enumerate([0.9, 0.95, 0.07]):
         store(tmp_path / f"{seed}", {**cfg, "seed": seed}, [rate])

@@ -13,8 +13,14 @@ from fetchlab.callbacks import find
 from fetchlab.callbacks.evaluation import Evaluation
 from fetchlab.callbacks.log_points import LogPoints
 from fetchlab.fields import Max, Min
-from fetchlab.report.chance import chance_level
-from fetchlab.report.phases import CLIMB, CODES, COLLAPSED, CONVERGED, read_phases
+from fetchlab.report.phases import (
+    CLIMB,
+    CODES,
+    COLLAPSED,
+    CONVERGED,
+    chance_level,
+    read_phases,
+)
 
 LOSS, PHASE = "train/critic_loss", "eval/phase"
 COLOURS = {CLIMB: "green", CONVERGED: "green", COLLAPSED: "red"}  # flat may yet be patience
@@ -65,7 +71,6 @@ class Phases(pl.Callback):
     def _read(self, history: Sequence[Mapping[str, Any]]) -> list[str]:
         losses = [entry.get("critic_loss") for entry in history]
         return read_phases(
-            [entry["env_steps"] for entry in history],
             [entry["success_rate"] for entry in history],
             [entry["episodes"] for entry in history],
             [math.nan if loss is None else loss for loss in losses],

@@ -1,11 +1,7 @@
-"""Episodes as pictures that people look at: side by side, as mp4 (H.264) and as GIF.
-
-The mp4 comes from the ffmpeg that imageio-ffmpeg brings, the GIF from Pillow.
-"""
+"""Episodes as pictures that people look at: side by side, as mp4 (H.264) by imageio-ffmpeg."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,6 @@ from fetchlab.errors import require
 
 BORDER = 6  # pixels of the frame around the views, and between them
 RUNNING, SUCCEEDED, FAILED = (90, 90, 90), (30, 170, 60), (210, 50, 40)
-_COLOURS = 96
 
 
 class VideoUnavailableError(RuntimeError):
@@ -56,51 +51,30 @@ def _enlarged(frames: np.ndarray, side: int) -> np.ndarray:
     return frames.transpose(0, 2, 3, 1)[:, rows][:, :, columns]
 
 
-def gif(pictures: Sequence[np.ndarray], durations_ms: Sequence[int]) -> bytes:
-    """An endless GIF of (H, W, 3) uint8, each shown for so long.
-
-    One palette without dithering: what does not move costs no bytes.
-    """
-    from PIL import Image
-
-    arrays, plain = list(pictures), Image.Dither.NONE
-    sample = np.concatenate(arrays[:: max(1, len(arrays) // 12)] + arrays[-1:])
-    palette = Image.fromarray(sample).quantize(_COLOURS, dither=plain)
-    first, *others = (
-        Image.fromarray(one).quantize(palette=palette, dither=plain) for one in arrays
-    )
-    out = io.BytesIO()
-    options = {"save_all": True, "append_images": others, "loop": 0}
-    first.save(out, "GIF", duration=list(durations_ms), **options)
-    return out.getvalue()
-
-
-def write_video(frames: np.ndarray, path: Path, fps: float, magnify: int) -> None:
+def write_video(frames: np.ndarray, path: Path, fps: float) -> None:
     """Write ``frames`` to ``path``; the file appears complete or not at all.
 
     Args:
-        frames: (T, 3, H, W) uint8, T >= 1.
+        frames: (T, H, W, 3) uint8, T >= 1, H and W even, which yuv420p needs.
         path: Ends in ``.mp4``; its folder is created, an existing file is replaced.
         fps: Frames per second; 1 / 0.04 s = 25 is real time for the Fetch tasks.
-        magnify: Whole factor >= 1 by which pixels are repeated: 84 pixels are tiny on a screen.
 
     Raises:
         ConfigError: The frames are not of that shape.
         VideoUnavailableError: ffmpeg is missing or fails; the message says what to do.
     """
-    ok = frames.ndim == 4 and frames.shape[1] == 3 and frames.size > 0 and frames.dtype == np.uint8
-    found, expected = (frames.shape, str(frames.dtype)), "shape (T >= 1, 3, H, W), uint8"
-    require(ok, "frames", found, expected, "pass rendered frames, channels first")
+    ok = frames.ndim == 4 and frames.shape[3] == 3 and frames.size > 0 and frames.dtype == np.uint8
+    found, expected = (frames.shape, str(frames.dtype)), "shape (T >= 1, H, W, 3), uint8"
+    require(ok, "frames", found, expected, "pass rendered frames, channels last")
     encoder = load_encoder()
-    pixels = _even(frames.transpose(0, 2, 3, 1).repeat(magnify, axis=1).repeat(magnify, axis=2))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.tmp.mp4")  # dot-named: never taken for a result
     try:
         # macro_block_size 1: any even size plays; the default would stretch 84 pixels to 96.
-        size = (pixels.shape[2], pixels.shape[1])
+        size = (frames.shape[2], frames.shape[1])
         stream = encoder.write_frames(unfinished, size, fps=fps, macro_block_size=1)
         stream.send(None)
-        for frame in pixels:
+        for frame in frames:
             stream.send(np.ascontiguousarray(frame))
         stream.close()
         if not unfinished.is_file() or unfinished.stat().st_size == 0:
@@ -122,10 +96,3 @@ def load_encoder() -> Any:
         remedy = "pip install 'imageio[ffmpeg]' (or set IMAGEIO_FFMPEG_EXE), or set video=false"
         raise VideoUnavailableError(f"videos need ffmpeg ({error}): {remedy}") from error
     return imageio_ffmpeg
-
-
-def _even(pixels: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column of (T, H, W, 3) where H or W is odd: yuv420p needs even."""
-    height, width = pixels.shape[1:3]
-    padding = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    return np.pad(pixels, padding, mode="edge")

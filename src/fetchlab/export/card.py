@@ -6,12 +6,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jinja2
+
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, PROPRIO, STATE
 
 CURVE = "curve.svg"
 _ROWS = 12  # of the curve's table
 _MEANS = {
-    PIXELS: "{stack} camera frame(s), oldest first, RGB from 0 to 255",
+    PIXELS: "{frame_stack} camera frame(s), oldest first, RGB from 0 to 255",
     STATE: "the simulator's observation, as it gives it",
     PROPRIO: "the robot's own sensors, entries {proprio} of the simulator's observation",
     ACHIEVED_GOAL: "where the object is, as the simulator gives it",
@@ -23,13 +25,21 @@ CARD = """\
 license: mit
 library_name: fetchlab
 pipeline_tag: reinforcement-learning
-tags: [reinforcement-learning, robotics, {env_id}]
+tags: [reinforcement-learning, robotics, {{ task.env_id }}]
 ---
-# {experiment}, seed {seed}
+# {{ experiment }}, seed {{ seed }}
 
-A policy for `{env_id}` (gymnasium-robotics), learned by {algorithm} in {env_steps:,} env steps.
+A policy for `{{ task.env_id }}` (gymnasium-robotics), learned by {{ algorithm }} in \
+{{ "{:,}".format(env_steps) }} env steps.
 
-{success}
+{% if evaluation %}
+**Success {{ evaluation.success_rate | percent }}** (95 % interval \
+{{ evaluation.success_rate_95 | map("percent") | join(" to ") }}, \
+{{ evaluation.episodes }} episodes: {{ evaluation.seeds_are }}), at an episode's last step; return \
+{{ "%.1f" % evaluation.return }}, goal distance {{ "%.3f" % evaluation.goal_distance_m }} m.
+{% else %}
+It was not evaluated.
+{% endif %}
 
 ## Use
 In this project, without the run that it comes from:
@@ -38,132 +48,80 @@ In this project, without the run that it comes from:
 python src/evaluate.py policy=DIR video=true
 ```
 
-Anywhere else, with torch {torch} or newer alone:
+Anywhere else, with torch {{ exported.versions.torch.partition("+")[0] }} or newer alone:
 
 ```python
 import torch
 
 policy = torch.export.load("policy.pt2").module()
-observation = {{
-{observation}
-}}
-action = policy(observation)  # (B, {action_dim}), in [-1, 1]
+observation = {
+{% for one in inputs %}
+    "{{ one.name }}": {{ one.name }},
+{% endfor %}
+}
+action = policy(observation)  # (B, {{ output.shape[-1] }}), in [-1, 1]
 ```
 
 | input | shape | dtype | what it is |
 | --- | --- | --- | --- |
-{inputs}
+{% for one in inputs %}
+| `{{ one.name }}` | ({{ one.shape | join(", ") }}) | {{ one.dtype }} | {{ means[one.name] }} |
+{% endfor %}
 
-{camera}`policy.safetensors` holds the weights and the statistics of the inputs, `policy.json`
-all else. Inputs are normalised inside. {precision}
+{% if camera %}
+The camera: {{ camera.image_size }}x{{ camera.image_size }} pixels; \
+{% for place in [camera.camera or "gymnasium's own"] + camera.more_cameras.values() | list %}\
+{{ "" if loop.first else "; and, in the channels after its, " }}\
+{{ place.items() | map("join", " ") | join(", ") if place is mapping else place }}\
+{% endfor %} (metres, degrees); the goal is {{ "shown" if camera.show_goal else "not shown" }}.
+
+{% endif %}
+`policy.safetensors` holds the weights and the statistics of the inputs, `policy.json`
+all else. Inputs are normalised inside. \
+{{ "It computes in float32." if precision == "float32" else
+   "Images are encoded in %s, as in training and in the evaluation above." % precision }}
 
 ## How it was made
 ```bash
-{command}
+{{ training.command }}
 ```
 
-{made}
+Trained on {{ training.processor or training.device or "unknown hardware" }}\
+{{ "" if training.wall_time_s is none else " in %.1f hours" % (training.wall_time_s / 3600) }}. \
+{{ "With" if training.versions else "Versions of the training were not recorded; exported with" }} \
+{{ (training.versions or exported.versions).items() | map("join", " ") | join(", ") }}\
+{{ "; exported at commit `%s`" % exported.commit if exported.commit else "" }}.
 
-{curve}
+{% if rows %}
+![Success against env steps]({{ curve }})
+
+| env steps | success | 95 % |
+| --- | --- | --- |
+{% for row in rows %}
+| {{ "{:,}".format(row.env_steps) }} | {{ row.success_rate | percent }} | \
+{{ row.success_rate_95 | map("percent") | join(" to ") }} |
+{% endfor %}
+{% endif %}
+
 ## Licence
 MIT, as the project.
 """
 
 
 def card(description: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
-    """The text of ``README.md``.
-
-    Args:
-        description: what ``policy.json`` holds.
-        history: the run's evaluations, see `fetchlab.callbacks.evaluation.describe`; may be empty.
-    """
-    names = [one["name"] for one in description["inputs"]]
-    return CARD.format(
-        **{name: description[name] for name in ("experiment", "seed", "algorithm", "env_steps")},
-        env_id=description["task"]["env_id"],
-        success=_success(description["evaluation"]),
-        torch=description["exported"]["versions"]["torch"].partition("+")[0],
-        observation="\n".join(f'    "{name}": {name},' for name in names),
-        action_dim=description["output"]["shape"][-1],
-        inputs="\n".join(_input(one, description) for one in description["inputs"]),
-        camera=_camera(description["camera"]),
-        precision=_precision(description["precision"]),
-        command=description["training"]["command"],
-        made=_made(description),
-        curve=_curve(history),
+    """The text of ``README.md``, from what ``policy.json`` holds and evaluations, perhaps none."""
+    count = len(history)
+    some = [history[count * i // _ROWS] for i in range(_ROWS)] if count > _ROWS else history[:-1]
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-
-
-def _success(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "It was not evaluated."
-    low, high = found["success_rate_95"]
-    return (
-        f"**Success {found['success_rate']:.0%}** (95 % interval {low:.0%} to {high:.0%}, "
-        f"{found['episodes']} episodes: {found['seeds_are']}), at an episode's last step; return "
-        f"{found['return']:.1f}, goal distance {found['goal_distance_m']:.3f} m."
+    environment.filters["percent"] = "{:.0%}".format
+    return environment.from_string(CARD).render(
+        description,
+        means={name: text.format_map(description) for name, text in _MEANS.items()},
+        rows=[*some, *history[-1:]],
+        curve=CURVE,
     )
-
-
-def _input(one: Mapping[str, Any], description: Mapping[str, Any]) -> str:
-    shape = ", ".join(str(size) for size in one["shape"])
-    stack, proprio = description["frame_stack"], description["proprio"]
-    means = _MEANS[one["name"]].format(stack=stack, proprio=proprio)
-    return f"| `{one['name']}` | ({shape}) | {one['dtype']} | {means} |"
-
-
-def _camera(pixels: Mapping[str, Any] | None) -> str:
-    if pixels is None:
-        return ""
-    places = [pixels["camera"] or "gymnasium's own", *pixels["more_cameras"].values()]
-    told = "; and, in the channels after its, ".join(
-        ", ".join(f"{key} {value}" for key, value in place.items())
-        if isinstance(place, Mapping)
-        else place
-        for place in places
-    )
-    side, goal = pixels["image_size"], "shown" if pixels["show_goal"] else "not shown"
-    return f"The camera: {side}x{side} pixels; {told} (metres, degrees); the goal is {goal}.\n\n"
-
-
-def _precision(name: str) -> str:
-    if name == "float32":
-        return "It computes in float32."
-    return f"Images are encoded in {name}, as in training and in the evaluation above."
-
-
-def _made(description: Mapping[str, Any]) -> str:
-    training, exported = description["training"], description["exported"]
-    hours = training["wall_time_s"]
-    took = "" if hours is None else f" in {hours / 3600:.1f} hours"
-    where = f"Trained on {training['processor'] or training['device'] or 'unknown hardware'}{took}."
-    versions = training["versions"]
-    which = "with" if versions else "versions of the training were not recorded; exported with"
-    listed = ", ".join(f"{name} {one}" for name, one in (versions or exported["versions"]).items())
-    commit = exported["commit"]
-    return f"{where} {which.capitalize()} {listed}" + (
-        f"; exported at commit `{commit}`." if commit else "."
-    )
-
-
-def _curve(history: Sequence[Mapping[str, Any]]) -> str:
-    if not history:
-        return ""
-    rows = (
-        [history[len(history) * i // _ROWS] for i in range(_ROWS)] if len(history) > _ROWS else []
-    )
-    rows = [*(rows or history[:-1]), history[-1]]
-    lines = [
-        f"![Success against env steps]({CURVE})\n",
-        "| env steps | success | 95 % |",
-        "| --- " * 3 + "|",
-    ]
-    for row in rows:
-        low, high = row["success_rate_95"]
-        lines.append(
-            f"| {row['env_steps']:,} | {row['success_rate']:.0%} | {low:.0%} to {high:.0%} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def curve_svg(history: Sequence[Mapping[str, Any]]) -> str:

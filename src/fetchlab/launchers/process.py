@@ -27,12 +27,9 @@ _LIBC = ctypes.CDLL(None)
 
 
 def start(job: Job, told: Mapping[str, str], cores: Collection[int]) -> subprocess.Popen[bytes]:
-    """Start a job's command, its words at the end of its `OUTPUT`.
+    """Start a job's command on some cores, its words at the end of its `OUTPUT`.
 
-    Args:
-        job: what to start.
-        told: environment variables of its own.
-        cores: it is kept to.
+    ``told`` are environment variables of its own.
     """
     environment = {**os.environ, **told}
     environment.pop("SLURM_JOB_ID", None)  # not the run's to requeue: others are in that job, too

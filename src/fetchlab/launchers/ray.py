@@ -70,11 +70,14 @@ class Ray:
                     for task in running:
                         ray.cancel(task)
                 for task in ray.wait([*running], timeout=POLL_S)[0]:
-                    job, outcome = running.pop(task), self._outcome(task)
-                    if not flag.stop and self._goes_on(job, outcome):
-                        running[self._submit(job)] = job
-                    else:
-                        yield job, outcome if isinstance(outcome, int) else None
+                    job, code = running.pop(task), None
+                    try:
+                        code = ray.get(task)
+                    except ray.exceptions.RayError as error:
+                        if not flag.stop and self._goes_on(job, error):
+                            running[self._submit(job)] = job
+                            continue
+                    yield job, code
         finally:
             ray.shutdown()
 
@@ -101,27 +104,15 @@ class Ray:
             "lower launcher.cores_per_run, trainer.threads or collect.workers, or add a node",
         )
 
-    def _outcome(self, task: Any) -> int | Exception:
-        try:
-            code: int = self._ray.get(task)
-        except self._ray.exceptions.RayError as error:
-            return error
-        return code
-
-    def _goes_on(self, job: Job, outcome: int | Exception) -> bool:
+    def _goes_on(self, job: Job, error: Any) -> bool:
         """Whether it has lost its node, and comes further each time; else its folder says why."""
-        if isinstance(outcome, int):
-            return False
-        if isinstance(outcome, self._ray.exceptions.RayTaskError):  # the node could not start it
-            _say(job, f"{type(outcome.cause).__name__}: {outcome.cause}")
+        if isinstance(error, self._ray.exceptions.RayTaskError):  # the node could not start it
+            _say(job, f"{type(error.cause).__name__}: {error.cause}")
             return False
         env_steps = env_steps_reached(job.folder)
         self._lost[job, env_steps] += 1
-        if self._lost[job, env_steps] > LOSSES_WITHOUT_PROGRESS:
-            _say(
-                job,
-                f"lost {self._lost[job, env_steps]} times at {env_steps:,} env steps: {outcome}",
-            )
+        if (times := self._lost[job, env_steps]) > LOSSES_WITHOUT_PROGRESS:
+            _say(job, f"lost {times} times at {env_steps:,} env steps: {error}")
             return False
         print(f"lost      {job.folder.name} at {env_steps:,} env steps: it goes on", flush=True)
         return True

@@ -15,9 +15,9 @@ from itertools import combinations, product
 
 import numpy as np
 
-from fetchlab.report.bootstrap import bootstrap_interval
 from fetchlab.report.differences import NOT_OF_A_GROUP, differing
 from fetchlab.report.groups import Group
+from fetchlab.statistics import bootstrap_interval
 
 FACTORS = (2, 3)
 LAST = 3  # evaluations that "at the end" averages
@@ -119,25 +119,14 @@ def find_factorial(groups: Sequence[Group]) -> Factorial | None:
     return Factorial(factors, dict(zip(cells, groups, strict=True)))
 
 
-def at_the_end(design: Factorial) -> dict[Cell, np.ndarray]:
+def at_the_end(design: Factorial, last: int = LAST) -> dict[Cell, np.ndarray]:
     """Each seed's success, the mean of its last evaluations that all have; (seeds,) a cell."""
-    steps = design.common_steps[-LAST:]
-    return {cell: group.scores(steps).mean(axis=1) for cell, group in design.cells.items()}
-
-
-def on_the_way(design: Factorial) -> dict[Cell, np.ndarray]:
-    """Each seed's mean success over the whole of the shared training: who learned sooner."""
-    steps = design.common_steps
+    steps = design.common_steps[-last:]
     return {cell: group.scores(steps).mean(axis=1) for cell, group in design.cells.items()}
 
 
 def effects(design: Factorial, scores: Mapping[Cell, np.ndarray]) -> list[Effect]:
-    """Main effects first, then interactions.
-
-    Args:
-        design: that lacks nothing.
-        scores: of each cell's seeds, (seeds,).
-    """
+    """Main effects first, then interactions, of a design that lacks nothing."""
     cells = list(scores)
     found = []
     for size in range(1, len(design.factors) + 1):

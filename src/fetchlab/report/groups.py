@@ -9,10 +9,9 @@ from functools import reduce
 
 import numpy as np
 
-from fetchlab.report.bootstrap import SEEDS_TO_TRIM, bootstrap_interval, iqm
 from fetchlab.report.differences import NOT_OF_A_GROUP, differing, short
 from fetchlab.report.runs import StoredRun
-from fetchlab.statistics import wilson_interval
+from fetchlab.statistics import SEEDS_TO_TRIM, bootstrap_interval, iqm, score_interval
 
 NAMED_KEYS = 2  # in a label
 
@@ -61,7 +60,7 @@ class Group:
         seconds = [run.seconds_at(steps) for run in runs]
         if len(runs) == 1:
             (run,) = runs
-            ends = [_wilson(*one) for one in zip(run.success, run.episodes, strict=True)]
+            ends = [score_interval(*one) for one in zip(run.success, run.episodes, strict=True)]
             low, high = np.array(ends).T
         elif runs:
             low, high = bootstrap_interval([scores], lambda drawn: iqm(drawn[0], axis=1))
@@ -114,7 +113,3 @@ def _labels(firsts: Sequence[StoredRun]) -> list[str]:
         f"{label} ({run.identity})" if again[label] > 1 else label
         for label, run in zip(labels, firsts, strict=True)
     ]
-
-
-def _wilson(rate: float, episodes: int) -> tuple[float, float]:
-    return wilson_interval(round(rate * episodes), int(episodes))

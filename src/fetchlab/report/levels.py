@@ -8,7 +8,7 @@ confirmed, and marked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ RULE = (
 )
 
 
-@dataclass(frozen=True)
-class Reached:
+class Reached(NamedTuple):
     """When, and whether a second evaluation confirms it."""
 
     env_steps: int
@@ -53,13 +52,9 @@ def cell(runs: Sequence[StoredRun], level: float) -> str:
     found = [one for one in (reached(run, level) for run in runs) if one is not None]
     if not found:
         return ABSENT
-    first, last = min(found, key=_when), max(found, key=_when)
+    first, last = min(found), max(found)
     text = _one(first) if len(found) == 1 else f"{_one(first)} to {_one(last)}"
     return text if len(found) == len(runs) else f"{text} ({len(found)} of {len(runs)} seeds)"
-
-
-def _when(one: Reached) -> tuple[int, float]:
-    return one.env_steps, one.seconds
 
 
 def _one(one: Reached) -> str:

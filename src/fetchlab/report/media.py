@@ -20,15 +20,11 @@ class Video:
     Args:
         caption: whose it is.
         source: a data URI, or a path relative to the page.
-        path: relative to the page; for the Markdown, which embeds nothing.
-        embedded: whether ``source`` is a data URI.
         moves: whether it is a video rather than a picture.
     """
 
     caption: str
     source: str
-    path: str
-    embedded: bool
     moves: bool
 
 
@@ -58,14 +54,12 @@ def videos(paths: Sequence[tuple[str, Path]], out: Path, limit_bytes: int) -> li
     """
     left, found = limit_bytes, []
     for caption, path in paths:
-        link = quote(os.path.relpath(path.resolve(), out.resolve()))
+        source = quote(os.path.relpath(path.resolve(), out.resolve()))
         size, kind = path.stat().st_size, KINDS[path.suffix]
-        embedded = size <= left
-        if embedded:
+        if size <= left:
             left -= size
-        data = base64.b64encode(path.read_bytes()).decode() if embedded else ""
-        source = f"data:{kind};base64,{data}" if embedded else link
-        found.append(Video(caption, source, link, embedded, kind.startswith("video")))
+            source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        found.append(Video(caption, source, kind.startswith("video")))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,13 @@ from fetchlab.report.media import Video
 HTML, MARKDOWN = "report.html", "report.md"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A configuration's name, its sentence in two parts, its colour, and how to watch it."""
-
-    label: str
-    word: str
-    rest: str
-    colour: str
-    watch: str
-
-    @property
-    def text(self) -> str:
-        """The sentence."""
-        return f"{self.word}:{self.rest}"
-
-
 def of_runs(
     groups: Sequence[Group],
     notes: Sequence[str],
     videos: Sequence[Video],
     searches: Sequence[Mapping[str, Any]] = (),
 ) -> dict:
-    """What a report on any number of runs shows.
-
-    Args:
-        groups: at least one.
-        notes: lines on what could not be read.
-        videos: to show.
-        searches: that the runs belong to, see `fetchlab.report.search`.
-    """
+    """What a report on any number of runs shows; the notes are lines on what cannot be read."""
     differences = tables.of_differences(groups)
     shown = [tables.of_groups(groups), tables.of_levels(groups)]
     shown += [differences] if differences else []
@@ -68,14 +44,7 @@ def of_two(
     notes: Sequence[str],
     videos: Sequence[Video],
 ) -> dict:
-    """What a comparison of runs shows.
-
-    Args:
-        groups: of one run each.
-        records: what each run's checkpoint recorded of its process; empty where there is none.
-        notes: lines on what could not be read.
-        videos: to show.
-    """
+    """What a comparison of runs shows; a record is empty where no checkpoint has one."""
     configs = [group.runs[0].config for group in groups]
     configuration = tables.of_keys(
         "Configuration", groups, tables.differing(configs, ("run_dir", "trusted_modules"))
@@ -122,7 +91,15 @@ def write(out: Path, shown: Mapping[str, Any]) -> list[Path]:
 def _common(groups: Sequence[Group], notes: Sequence[str], videos: Sequence[Video]) -> dict:
     runs = [run for group in groups for run in group.runs]
     return {
-        "verdicts": [_verdict(index, group) for index, group in enumerate(groups)],
+        "verdicts": [
+            {
+                "label": group.label,
+                "text": verdict.of_group(group),
+                "colour": plots.colour(index),
+                "watch": tables.watch_command(group.runs[0]),
+            }
+            for index, group in enumerate(groups)
+        ],
         "notes": [*notes, *(note for run in runs for note in run.notes)],
         "videos": videos,
         "counts": (
@@ -131,12 +108,6 @@ def _common(groups: Sequence[Group], notes: Sequence[str], videos: Sequence[Vide
         ),
         "version": __version__,
     }
-
-
-def _verdict(index: int, group: Group) -> Verdict:
-    word, _, rest = verdict.of_group(group).partition(":")
-    watch = tables.watch_command(group.runs[0])
-    return Verdict(group.label, word, rest, plots.colour(index), watch)
 
 
 def _factorial(groups: Sequence[Group]) -> dict[str, Any] | None:
@@ -157,7 +128,7 @@ def _factorial(groups: Sequence[Group]) -> dict[str, Any] | None:
         "Intervals: bootstrap over the seeds of each cell."
     )
     on_the_way = f"Mean of all {len(shared)} shared evaluations: who learned sooner."
-    sooner = factorial.effects(design, factorial.on_the_way(design))
+    sooner = factorial.effects(design, factorial.at_the_end(design, len(shared)))
     return {
         "title": title,
         "lines": study.judged(design, letters, end) if letters else [],

@@ -18,13 +18,34 @@ FLAT, CLIMB, CONVERGED, COLLAPSED = "flat", "climb", "converged", "collapsed"
 #: As a scalar, for loggers and for callbacks that monitor it: better is more.
 CODES = {COLLAPSED: -1, FLAT: 0, CLIMB: 1, CONVERGED: 2}
 
+#: Of each environment, episodes that succeed at their last step, and how many were played with
+#: uniform random actions: ``python scripts/measure/chance.py fetch_push fetch_reach fetch_slide
+#: fetch_pick_and_place``. Not in ``configs/task``: it is no setting, and no run depends on it.
+MEASURED = {
+    "FetchPush-v4": (29, 500),
+    "FetchReach-v4": (1, 500),
+    "FetchSlide-v4": (1, 500),
+    "FetchPickAndPlace-v4": (15, 500),
+}
+_EPISODE_STEPS = 50
 _Z_ALONE = 4.0  # one normal deviate in 30,000 lies above: for one evaluation of hundreds
 _Z_PACE = 3.0  # one in 700: asked at each evaluation of a climb
 _RISES = 3  # in turn: one in 4! = 24 sequences of noise does that
 
 
+def chance_level(env_id: str, max_episode_steps: int) -> float | None:
+    """The success rate of uniform random actions; None where nobody measured it.
+
+    A dense reward changes neither what happens nor what counts as a success.
+    """
+    measured = MEASURED.get(env_id.replace("Dense-", "-"))
+    if measured is None or max_episode_steps != _EPISODE_STEPS:
+        return None
+    successes, episodes = measured
+    return successes / episodes
+
+
 def read_phases(
-    env_steps: Sequence[int],
     success: Sequence[float],
     episodes: Sequence[int],
     critic_loss: Sequence[float],
@@ -56,18 +77,17 @@ def read_phases(
     quarter below the interval of the one before is a dip and leaves the word as it was.
 
     Args:
-        env_steps: of each evaluation, rising.
-        success: rates in [0, 1].
+        success: rates in [0, 1], in the order of the evaluations.
         episodes: of which they are shares.
         critic_loss: at each, NaN where unknown.
-        chance: success rate of a random policy, see `fetchlab.report.chance`; None where nobody
+        chance: success rate of a random policy, see `chance_level`; None where nobody
             measured it: then the first evaluation stands for it, with its own uncertainty, unless
             it succeeds more often than not: that is skill.
 
     Returns:
         ``flat``, ``climb``, ``converged`` or ``collapsed``, as many as there are evaluations.
     """
-    if not len(env_steps) == len(success) == len(episodes) == len(critic_loss):
+    if not len(success) == len(episodes) == len(critic_loss):
         raise ValueError("each evaluation needs its success rate, number of episodes and loss")
     if not success:
         return []

@@ -83,7 +83,8 @@ def curves(groups: Sequence[Group]) -> str:
             places = [["steps", "time"], ["loss", "loss"]]
         size = (WIDTH, HEIGHT * len(places))
         figure, axes = plt.subplot_mosaic(places, figsize=size)
-        unit, name = _time_unit(groups)
+        taken = max((r.seconds[-1] for g in groups for r in g.runs if len(r.seconds)), default=0.0)
+        unit, name = (3600.0, "hours") if taken > HOURS_FROM_S else (60.0, "minutes")
         _success(axes["steps"], groups, lambda run: run.steps, lambda curve: curve.steps)
         _success(
             axes["time"],
@@ -112,7 +113,7 @@ def _loss(axes: Axes, groups: Sequence[Group]) -> None:
     axes.xaxis.set_major_formatter(THOUSANDS)
     axes.yaxis.set_major_formatter(PLAIN)
     axes.yaxis.set_minor_formatter(NullFormatter())
-    _label(axes, _last_of_each(ends))
+    _label(axes, list({one[2]: one for one in sorted(ends)}.values()))  # of a group the longest
 
 
 def compare_figure(groups: Sequence[Group]) -> str:
@@ -218,16 +219,6 @@ def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
         spread[index] = min(spread[index], ceiling)
         ceiling = spread[index] - gap
     return spread
-
-
-def _last_of_each(ends: Sequence[tuple[float, float, str, int]]) -> list[tuple]:
-    """One label a group, at the seed that came furthest."""
-    return list({one[2]: one for one in sorted(ends)}.values())
-
-
-def _time_unit(groups: Sequence[Group]) -> tuple[float, str]:
-    taken = [run.seconds[-1] for group in groups for run in group.runs if len(run.seconds)]
-    return (3600.0, "hours") if max(taken, default=0.0) > HOURS_FROM_S else (60.0, "minutes")
 
 
 def _svg(figure: Figure) -> str:

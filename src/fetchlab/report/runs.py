@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from fetchlab.checkpoint.find import newest_valid
+from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.safe_config import load_run_config
 from fetchlab.errors import ConfigError, require
 from fetchlab.report.differences import decisive
@@ -30,7 +32,6 @@ CONFIG, METRICS, EVALUATION, SUMMARY = (
 BESIDE = (METRICS, EVALUATION, SUMMARY, "checkpoints")
 STEPS, RATE, LOSS = "env_steps", "time/env_steps_per_s", "train/critic_loss"
 UNFINISHED = "unfinished"
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,9 @@ def find_runs(key: str, asked: str | Sequence[str]) -> list[Path]:
 def read_runs(
     folders: Sequence[Path], identity: Callable[[Mapping[str, Any]], str]
 ) -> tuple[list[StoredRun], list[str]]:
-    """Read what can be read.
+    """The runs, and one line for each folder whose configuration cannot be read.
 
-    Args:
-        folders: of runs.
-        identity: of a configuration, equal for its seeds.
-
-    Returns:
-        the runs, and one line for each folder whose configuration cannot be read.
+    ``identity`` of a configuration is equal for its seeds.
     """
     runs, lines = [], []
     for folder in folders:
@@ -164,32 +160,38 @@ def read_run(folder: Path, identity: Callable[[Mapping[str, Any]], str]) -> Stor
     """
     config = load_run_config(folder / CONFIG, _Anything())
     notes: list[str] = []
-
-    def attempt(read: Callable[[Path], Any], name: str, otherwise: Any) -> Any:
-        try:
-            return read(folder / name)
-        except FileNotFoundError:
-            return otherwise
-        except UNREADABLE as error:
-            reason = " ".join(f"{error}".split()) or type(error).__name__
-            notes.append(f"{folder / name} cannot be read, and is left out: {reason}")
-            return otherwise
-
     nothing = (np.empty(0, int), np.empty(0), np.empty(0, int))
-    steps, success, episodes = attempt(_evaluations, EVALUATION, nothing)
-    metrics = attempt(_metrics, METRICS, {})
-    summary = attempt(_summary, SUMMARY, {})
-    return StoredRun(
-        folder,
-        config,
-        identity(decisive(config)),
-        steps,
-        success,
-        episodes,
-        metrics,
-        summary,
-        notes,
-    )
+    steps, success, episodes = attempt(_evaluations, folder / EVALUATION, nothing, notes)
+    metrics = attempt(_metrics, folder / METRICS, {}, notes)
+    summary = attempt(_summary, folder / SUMMARY, {}, notes)
+    of = identity(decisive(config))
+    return StoredRun(folder, config, of, steps, success, episodes, metrics, summary, notes)
+
+
+def attempt(read: Callable[[Path], Any], path: Path, otherwise: Any, notes: list[str]) -> Any:
+    """What a file holds; where it is missing or broken ``otherwise``, the latter with a note."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return otherwise
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        notes.append(f"{path} cannot be read, and is left out: {reason}")
+        return otherwise
+
+
+def recorded(run_dir: Path) -> dict[str, Any]:
+    """What the newest checkpoint records of the process that wrote it: versions, machine, settings.
+
+    Empty where no checkpoint has that: a published run keeps its best weights alone.
+    """
+    from fetchlab.checkpoint.torch_io import read_payload  # torch: seconds
+
+    try:
+        payload = read_payload(newest_valid(run_dir / "checkpoints"))
+        return dict(payload["record"]["fingerprint"])
+    except (CheckpointError, KeyError, TypeError):
+        return {}
 
 
 class _Anything:

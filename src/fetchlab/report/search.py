@@ -10,7 +10,7 @@ from typing import Any
 
 from fetchlab.report.differences import ABSENT
 from fetchlab.report.plots import best_so_far
-from fetchlab.report.runs import UNREADABLE
+from fetchlab.report.runs import attempt
 from fetchlab.report.tables import Table
 
 #: In the folder of a study.
@@ -18,24 +18,15 @@ STUDY = "study.json"
 
 
 def of_searches(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """A section of the page for each study that some runs belong to, and what cannot be read.
-
-    Args:
-        folders: of runs.
-    """
-    sections, notes = [], []
-    for root in dict.fromkeys(folder.parent for folder in folders):
-        try:
-            sections.append(_section(root, json.loads((root / STUDY).read_text())))
-        except FileNotFoundError:
-            continue
-        except UNREADABLE as error:
-            reason = " ".join(f"{error}".split()) or type(error).__name__
-            notes.append(f"{root / STUDY} cannot be read, and is left out: {reason}")
-    return sections, notes
+    """A section of the page for each study that some runs belong to, and what cannot be read."""
+    notes: list[str] = []
+    roots = dict.fromkeys(folder.parent for folder in folders)
+    sections = [attempt(_section, root / STUDY, None, notes) for root in roots]
+    return [one for one in sections if one], notes
 
 
-def _section(root: Path, study: Mapping[str, Any]) -> dict[str, Any]:
+def _section(path: Path) -> dict[str, Any]:
+    root, study = path.parent, json.loads(path.read_text())
     trials, best, shares = study["trials"], study["best"], study["importances"]
     keys = list(dict.fromkeys(key for one in trials for key in one["params"]))
     ended = [one for one in trials if one["state"] == "complete"]

@@ -70,29 +70,24 @@ def judged(
 ) -> list[str]:
     """Sentences: which row the data support, or that they do not suffice, and why.
 
-    Args:
-        design: that lacks nothing.
-        letters: of its cells, see `lettered`.
-        scores: success of each cell's seeds, (seeds,).
+    ``design`` lacks nothing; the scores are its seeds' success, (seeds,) a cell.
     """
     by_letter = {letter: scores[cell] for letter, cell in letters.items()}
     flat = all(
         phases_of(run)[-1] == "flat" for group in design.cells.values() for run in group.evaluated
     )
     means = {letter: float(one.mean()) for letter, one in by_letter.items()}
-    looks = _of_means(means, flat)
+    rows = [*TABLE, *([ALL_FLAT] if flat else [])]
     few = min(len(one) for one in by_letter.values())
     if few < MIN_SEEDS:
         return [
             f"The data do not suffice: {few} seed{'s' * (few > 1)} in the smallest cell, and seeds "
             f"differ by more than most choices; {MIN_SEEDS} are the least that is judged here.",
-            f"The means alone look like {looks}; that is no evidence.",
+            f"The means alone look like {_of_means(means, rows)}; that is no evidence.",
         ]
     differences = _differences(by_letter)
-    rows = [*TABLE, *([ALL_FLAT] if flat else [])]
-    held = [row for row in rows if all(_holds(*one) for one in _relations(row, differences))]
-    if held:
-        return [f"The data support {held[0]}: {held[0].conclusion}."]
+    if held := _supported(rows, differences):
+        return [f"The data support {held}: {held.conclusion}."]
     open_rows = [
         row for row in rows if not any(_refuted(*one) for one in _relations(row, differences))
     ]
@@ -101,7 +96,9 @@ def judged(
             f"The data support no row of the table; the means are {_listed(means)}.",
             "Read the effects above: they say what the choices did.",
         ]
-    undecided = [one for one in differences.values() if _undecided(one)]
+    undecided = [
+        one for one in differences.values() if not any(_holds(says, one) for says in (-1, 0, 1))
+    ]
     still = " or ".join(f"{row} ({row.conclusion})" for row in open_rows)
     return [
         f"The data do not suffice: still possible is {still}.",
@@ -144,19 +141,18 @@ def _refuted(says: int, one: Effect) -> bool:
     return one.high < MARGIN if says > 0 else one.low > -MARGIN
 
 
-def _undecided(one: Effect) -> bool:
-    return not any(_holds(says, one) for says in (-1, 0, 1))
+def _supported(
+    rows: Sequence[Pattern], differences: Mapping[tuple[str, str], Effect]
+) -> Pattern | None:
+    """The first row that holds; None where none does."""
+    held = (row for row in rows if all(_holds(*one) for one in _relations(row, differences)))
+    return next(held, None)
 
 
-def _of_means(means: Mapping[str, float], flat: bool) -> str:
-    """The row that the means alone would be, intervals aside."""
-    exact = {}
-    for a, b in combinations(means, 2):
-        known = means[a] - means[b]
-        exact[a, b] = Effect(f"{a} - {b}", known, known, known)
-    rows: Sequence[Pattern] = [*TABLE, *([ALL_FLAT] if flat else [])]
-    held = [row for row in rows if all(_holds(*one) for one in _relations(row, exact))]
-    return f"{held[0]}" if held else f"no row of the table ({_listed(means)})"
+def _of_means(means: Mapping[str, float], rows: Sequence[Pattern]) -> str:
+    """The row that the means alone would be: the interval of a single seed has no width."""
+    alone = _differences({letter: np.array([mean]) for letter, mean in means.items()})
+    return str(_supported(rows, alone) or f"no row of the table ({_listed(means)})")
 
 
 def _listed(means: Mapping[str, float]) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 
 from fetchlab.durations import format_duration
 from fetchlab.report import verdict
-from fetchlab.report.bootstrap import bootstrap_interval
 from fetchlab.report.differences import ABSENT, NOT_OF_A_GROUP, Row, differing
 from fetchlab.report.factorial import Cell, Effect, Factorial
 from fetchlab.report.groups import Group
 from fetchlab.report.levels import LEVELS, RULE, cell
 from fetchlab.report.runs import StoredRun
 from fetchlab.report.study import points
+from fetchlab.statistics import bootstrap_interval
 
 
 @dataclass(frozen=True)

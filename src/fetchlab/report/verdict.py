@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 
-from fetchlab.report.chance import chance_level
 from fetchlab.report.groups import Group
 from fetchlab.report.levels import reached
-from fetchlab.report.phases import read_phases
+from fetchlab.report.phases import chance_level, read_phases
 from fetchlab.report.runs import LOSS, UNFINISHED, StoredRun
 from fetchlab.statistics import wilson_interval
 
@@ -29,23 +29,13 @@ def phases_of(run: StoredRun) -> list[str]:
     """One word for each of its evaluations: flat, climb, converged or collapsed."""
     task, loss = run.config.get("task") or {}, run.at_evaluations(LOSS).tolist()
     chance = chance_level(str(task.get("env_id")), int(task.get("max_episode_steps") or 0))
-    return read_phases(
-        run.steps.tolist(), run.success.tolist(), run.episodes.tolist(), loss, chance=chance
-    )
-
-
-def stretches(run: StoredRun) -> list[tuple[str, int]]:
-    """Its phases, each with the env steps at which it was first seen."""
-    found: list[tuple[str, int]] = []
-    for phase, step in zip(phases_of(run), run.steps, strict=True):
-        if not found or found[-1][0] != phase:
-            found.append((phase, int(step)))
-    return found
+    return read_phases(run.success.tolist(), run.episodes.tolist(), loss, chance=chance)
 
 
 def told(run: StoredRun) -> str:
-    """A run's phases in a table's cell."""
-    first, *later = stretches(run) or [("-", 0)]
+    """A run's phases in a table's cell, each with the env steps at which it was first seen."""
+    stretches = groupby(zip(phases_of(run), run.steps, strict=True), lambda one: one[0])
+    first, *later = [next(stretch) for _, stretch in stretches] or [("-", 0)]
     return ", ".join([first[0], *(f"{phase} from {step:,}" for phase, step in later)])
 
 
