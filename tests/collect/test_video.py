@@ -58,6 +58,7 @@ def test_an_existing_file_is_replaced(tmp_path, frames):
     [
         ({"frames": np.zeros((2, 3, 8, 8), np.uint8)}, "frames"),
         ({"frames": np.zeros((0, 8, 8, 3), np.uint8)}, "frames"),
+        ({"frames": np.zeros((2, 9, 8, 3), np.uint8)}, "even"),
         ({"frames": np.zeros((2, 8, 8, 3), np.float32)}, "uint8"),
     ],
 )

@@ -64,7 +64,9 @@ def write_video(frames: np.ndarray, path: Path, fps: float) -> None:
         VideoUnavailableError: ffmpeg is missing or fails; the message says what to do.
     """
     ok = frames.ndim == 4 and frames.shape[3] == 3 and frames.size > 0 and frames.dtype == np.uint8
-    found, expected = (frames.shape, str(frames.dtype)), "shape (T >= 1, H, W, 3), uint8"
+    ok = ok and frames.shape[1] % 2 == frames.shape[2] % 2 == 0
+    found = (frames.shape, str(frames.dtype))
+    expected = "shape (T >= 1, H, W, 3) with H and W even, uint8"
     require(ok, "frames", found, expected, "pass rendered frames, channels last")
     encoder = load_encoder()
     path.parent.mkdir(parents=True, exist_ok=True)
