@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import gone
 
 from fetchlab.envs.fetch import FetchEnv
 from fetchlab.envs.pool import WorkerError, WorkerPool
@@ -56,16 +57,6 @@ def assert_same(left, right):
             np.testing.assert_array_equal(a[name], b[name], err_msg=f"{name} at {t}")
         for name in FIRST:  # meaningful where an episode ended
             np.testing.assert_array_equal(a[name][done], b[name][done], err_msg=f"{name} at {t}")
-
-
-def gone(pids, within_s=5.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-        if not [pid for pid in alive if "zombie" not in Path(f"/proc/{pid}/status").read_text()]:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import gone
 
 from fetchlab.checkpoint.signals import StopFlag
 from fetchlab.launchers import OUTPUT, Job
@@ -160,9 +161,4 @@ list(Local(None, None, 1).launch([job(Path({str(tmp_path)!r}) / "run", stay)], S
         time.sleep(0.02)
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    stat = Path(f"/proc/{int(file.read_text())}/stat")
-    for _ in range(500):
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    pytest.fail("the job outlived its launcher")
+    assert gone([int(file.read_text())])

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from processes import simulators
 from tiny_runs import play_run
 
 import evaluate as entry
@@ -347,18 +348,11 @@ def test_ctrl_c_is_one_line_and_exit_code_130(finished):
         # A shell starts what it runs in the background with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    simulators: list[Path] = []
-    while not simulators:
+    while not (started := simulators(process.pid)):
         assert process.poll() is None
         time.sleep(0.05)
-        started = [Path("/proc", pid) for pid in children.read_text().split()]
-        with suppress(OSError):  # a probe has ended meanwhile
-            commands = [(one / "cmdline").read_bytes() for one in started]
-            pairs = zip(started, commands, strict=True)
-            simulators = [one for one, command in pairs if b"envs.worker" in command]
     time.sleep(1.0)
-    worker = (simulators[0] / "environ").read_bytes().split(b"\0")
+    worker = Path(f"/proc/{started[0]}/environ").read_bytes().split(b"\0")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     # Neither torch's threads nor a software renderer's take the cores of others.

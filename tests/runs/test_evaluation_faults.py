@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import simulators
 
 from fetchlab.run import resume, start
 
@@ -83,19 +84,18 @@ class Victim:
         """Wait until it plays that evaluation; its workers, those of the evaluation last."""
         unevaluated = run_dir / "checkpoints" / f"step_{env_steps:09d}_0"
         deadline = time.monotonic() + 60.0
-        while not unevaluated.exists() or len(self.workers()) < 2:
+        while not unevaluated.exists() or len(found := self.workers()) < 2:
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.3)  # within the 120 waves
-        return self.workers()
+        return found
 
     def workers(self) -> list[int]:
-        """Process ids of its simulator workers, oldest first."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        """Process ids of its simulator workers that have loaded MuJoCo, oldest first."""
         found = []
-        for pid in map(int, children):
-            with contextlib.suppress(FileNotFoundError):
+        for pid in simulators(self.pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if "libmujoco" in Path(f"/proc/{pid}/maps").read_text():
                     found.append(pid)
         return found

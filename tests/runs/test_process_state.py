@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from unittest import mock
 import pytest
 import torch
 from omegaconf import OmegaConf
+from processes import simulators
 from tiny_runs import play_run
 
 from fetchlab.algos.sac import SAC
@@ -34,13 +36,6 @@ SHORT = (
 def metrics(run_dir):
     rows = csv.DictReader((run_dir / "metrics.csv").open())
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
-
-
-def children():
-    """Simulators that this process has started and that are there."""
-    lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in " ".join(lists).split()}
-    return {pid for pid, command in commands.items() if "fetchlab" in command}
 
 
 def test_settings_of_one_run_do_not_reach_the_next(compose_run, tmp_path):
@@ -84,12 +79,12 @@ def test_a_run_that_fails_leaves_no_handler_or_process_and_no_folder_without_a_c
     compose_run, tmp_path, place, raised, seen, kept
 ):
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before, processes = [signal.getsignal(number) for number in numbers], children()
+    before, processes = [signal.getsignal(number) for number in numbers], {*simulators(os.getpid())}
     cfg = compose_run("state_reach", *SHORT, f"run_dir={tmp_path / 'run'}")
     with mock.patch(f"fetchlab.{place}", side_effect=raised), pytest.raises(seen):
         start(cfg)
     assert [signal.getsignal(number) for number in numbers] == before
-    assert children() <= processes  # an earlier test's may be there
+    assert {*simulators(os.getpid())} <= processes  # an earlier test's may be there
     assert len(list(tmp_path.iterdir())) == kept
 
 
