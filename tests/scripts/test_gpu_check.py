@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import gone
 
 ROOT = Path(__file__).parents[2]
 CHECK = ROOT / "scripts" / "gpu_check.sh"
@@ -63,18 +64,6 @@ def read(out):
     return stages, [row for row in rows if row["name"] != "stage"]
 
 
-def gone(path, within_s=5.0):
-    """Whether the process whose id the file holds is dead soon."""
-    pid, deadline = int(path.read_text()), time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def hanging(rows, pid_file):
     """A stage without an end whose child, as a simulator worker does, ignores SIGTERM."""
     child = f"(trap '' TERM; exec sleep 600) & echo $! >{pid_file}"
@@ -107,7 +96,7 @@ def test_a_stage_that_crashes_hangs_or_is_mute_does_not_end_the_others(check, tm
         "gpu_check: failed: variants (failed with exit status 137)",
         "gpu_check: failed: training-4 (no end within 4 s)",
     ]
-    assert gone(tmp_path / "worker")
+    assert gone([int((tmp_path / "worker").read_text())])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.txt", "rows.jsonl"]
     assert "it broke" in (tmp_path / "out" / "log.txt").read_text()
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -133,7 +122,7 @@ def test_a_host_that_wants_its_machine_back_gets_it(check, tmp_path):
     assert process.returncode == 1
     assert err.startswith("gpu_check: stopped by a signal after ")
     assert list(read(tmp_path / "out")[0]) == ["versions", "toy"]
-    assert gone(tmp_path / "worker")
+    assert gone([int((tmp_path / "worker").read_text())])
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
