@@ -174,6 +174,8 @@ def unknown_key(key: str, value: Any, root: Any) -> ConfigError:
     if key in kinds:
         advice = remedy(kinds[section], section)
         return ConfigError(key, shown(value), f"{section} to be set, it is null here", advice)
+    if named_of(kinds.get(section)) is not None:
+        return ConfigError(key, shown(value), "a name that is there", f"a new one: '+{key}=...'")
     leaves = {one: one.rpartition(".")[2] for one in kinds}
     siblings = [leaf for one, leaf in leaves.items() if one.rpartition(".")[0] == section]
     near = [one for one, leaf in leaves.items() if leaf == name]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -74,7 +76,7 @@ def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
             says = f"only {', '.join(more[:-1])} and {more[-1]} beside {first}"
             value = asked[1] if asked else None
             return str(ConfigError(unknown[1], value, says, "correct it; --help has examples"))
-        return str(unknown_key(unknown[1], asked[1] if asked else None, schema.Run))
+        return str(unknown_key(*_unread(error, unknown[1], asked and asked[1]), schema.Run))
     if taken := _TAKEN.search(text):
         key, instead = taken[1], f"write {taken[2]}"
         return str(ConfigError(f"+{key}", None, "a key that does not exist yet", instead))
@@ -86,6 +88,17 @@ def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
         remedy = "restore what is missing, or give this key a value"
         return f"{error.full_key}: {text.splitlines()[0]}; {remedy}"
     return text
+
+
+def _unread(error: Exception, key: str, text: str | None) -> tuple[str, Any]:
+    """What an override sets that nothing reads, and to what: its key, or one of its mapping's."""
+    inner: str = getattr(error.__cause__, "full_key", key)
+    if text is None or not inner.startswith(f"{key}."):
+        return key, text
+    value: Any = OverridesParser.create().parse_override(f"{key}={text}").value()
+    for name in inner.removeprefix(f"{key}.").split("."):
+        value = value[name]
+    return inner, value
 
 
 def are_several(args: Sequence[str]) -> bool:

@@ -52,7 +52,8 @@ def require_progress(run_dir: Path, environment: Mapping[str, str] = os.environ)
         return
     job, steps = environment.get("SLURM_JOB_ID"), env_steps_reached(run_dir)
     found = read_json(run_dir / RESTARTS, dict)
-    before = found.get("env_steps", []) if found.get("job") == job else []
+    before = found.get("env_steps") if found.get("job") == job else None
+    before = before if isinstance(before, list) else []
     if before[-WITHOUT_PROGRESS:] == [steps] * WITHOUT_PROGRESS:
         raise RunFailedError(
             f"no progress: SLURM job {job} was restarted {WITHOUT_PROGRESS} times at {steps:,} env "

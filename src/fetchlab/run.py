@@ -55,6 +55,7 @@ from fetchlab.teacher import taught_by, with_teacher
 MAY_CHANGE = (
     *("total_env_steps", "trainer", "run_dir", "trusted_modules"),
     *("callbacks.evaluation", "callbacks.progress_refresh_s", "callbacks.progress"),
+    *("callbacks.milestones", "callbacks.milestones_of"),
 )
 #: Causes that are reported in one line; anything else is a defect and keeps its traceback.
 STOPS_A_RUN = (WorkerError, NonFiniteError, ReplayError, CheckpointError, OSError)

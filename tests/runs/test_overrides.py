@@ -72,6 +72,18 @@ def test_an_unreadable_value_keeps_its_place_and_its_quotes_work(value, where):
         ),
         ("~algo.foo", "algo.foo=None: expected a key that something reads; algo has batch_size"),
         ("hydra.foo=3", "hydra.foo='3': expected a key that something reads; see configs/hydra"),
+        (
+            "algo={tau:0.1,foo:{bar:2}}",
+            "algo.foo=['bar']: expected a key that something reads; algo",
+        ),
+        (
+            "callbacks.extra={mine:{_target_:a.B}}",
+            "callbacks.extra.mine=['_target_']: expected a name that is there; a new one: '+callb",
+        ),
+        (
+            "obs.pixels.more_cameras={side:{distance:1}}",
+            "obs.pixels.more_cameras='{side:{distance:",
+        ),
         ("obs.pixels.image_size=64", "obs.pixels.image_size='64': expected obs.pixels to be set"),
         ("+algo.lr=3", "+algo.lr=None: expected a key that does not exist yet; write algo.lr=3"),
         ("foo", "override='foo': expected KEY=VALUE; missing EQUAL"),

@@ -76,8 +76,9 @@ def test_restarts_without_progress_end_after_two(finished, tmp_path):
     assert json.loads((run_dir / RESTARTS).read_text()) == recorded
     with pytest.raises(RunFailedError, match="at 800 env steps"):
         require_progress(run_dir, {**SLURM, "SLURM_JOB_ID": "8"})
-    (run_dir / RESTARTS).write_text("[torn")
-    require_progress(run_dir, SLURM)
+    for foreign in ("[torn", '{"job": "7", "env_steps": null}', "5"):
+        (run_dir / RESTARTS).write_text(foreign)
+        require_progress(run_dir, SLURM)
 
 
 class Flag:

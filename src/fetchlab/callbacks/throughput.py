@@ -61,7 +61,7 @@ class TimeEstimate(Callback):
         clock: Monotonic seconds.
 
     Attributes:
-        rate: Env steps/s from the first update on; None before they are measured.
+        rate: Env steps/s from the first update on; None until measured, from `on_train_start` on.
     """
 
     def __init__(

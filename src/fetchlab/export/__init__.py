@@ -1,1 +1,1 @@
-"""A policy as files that travel: weights, description, program, model card; and the hub."""
+"""A policy as files that travel: the program that acts, and the model card."""
