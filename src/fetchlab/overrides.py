@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -92,12 +92,12 @@ def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
 
 def _unread(error: Exception, key: str, text: str | None) -> tuple[str, Any]:
     """What an override sets that nothing reads, and to what: its key, or one of its mapping's."""
-    inner: str = getattr(error.__cause__, "full_key", key)
+    inner: str = getattr(error.__cause__, "full_key", None) or key
     if text is None or not inner.startswith(f"{key}."):
         return key, text
     value: Any = OverridesParser.create().parse_override(f"{key}={text}").value()
     for name in inner.removeprefix(f"{key}.").split("."):
-        value = value[name]
+        value = value.get(name) if isinstance(value, Mapping) else None
     return inner, value
 
 

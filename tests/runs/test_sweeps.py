@@ -16,6 +16,7 @@ from known_specs import PUSH
 from tiny_runs import ONE_EVALUATION
 
 from fetchlab.build import build_module
+from fetchlab.checkpoint.fingerprint import config_difference
 from fetchlab.config import typed
 from fetchlab.run import resume, start
 
@@ -24,6 +25,7 @@ from run_hash import run_hash
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweep").glob("*.yaml"))
+LEAK = ("vector_push", "pixel_push_fast", "pixel_push_strict_fast")
 CELLS = ("pixel_push_nodrq", "pixel_push_nodrq_noss", "pixel_push_noss", "pixel_push")
 
 
@@ -40,11 +42,20 @@ def test_every_run_of_a_sweep_builds_and_none_is_another(compose_run, sweep):
     configs = []
     for overrides in jobs(sweep):
         experiment, *others = sorted(overrides, key=lambda text: not text.startswith("experiment="))
-        cfg = compose_run(experiment.partition("=")[2], *others)
+        cfg = compose_run(experiment.partition("=")[2], f"sweep={sweep}", *others)
         if cfg["seed"] == 0:
             build_module(typed(cfg), PUSH)
         configs.append(json.dumps(cfg, sort_keys=True))
     assert len(set(configs)) == len(configs) >= 2
+
+
+def test_what_an_agent_is_given_is_all_that_differs_between_the_arms_of_leak(compose_run):
+    arms = [compose_run(one, "sweep=leak", "symmetry=none") for one in LEAK]
+    given = ("experiment", "obs", "encoder", "pooling")
+    for arm in arms[1:]:
+        lines = config_difference(arms[0], arm, given)
+        # All of 500,000 env steps are kept in either; threads change how sums are rounded.
+        assert [line.partition(":")[0] for line in lines] == ["replay.capacity", "trainer.threads"]
 
 
 def multirun(*overrides, cwd=ROOT):
