@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from known_specs import PUSH
 from resnet_weights import write_resnet_weights
 from tiny_runs import ONE_EVALUATION
 
+from fetchlab.build import build_module
 from fetchlab.checkpoint.torch_io import read_payload
+from fetchlab.config import typed
 from fetchlab.run import start
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,3 +38,12 @@ def test_options_train(compose_run, tmp_path, nth):
     weights = [name for name in before if name.startswith("agent.encoder.cnn.")]
     same = all(torch.equal(before[name], after[name]) for name in weights)
     assert same == (chosen["routing"] == "frozen" or chosen["encoder"] == "resnet_stem")
+
+
+@pytest.mark.parametrize("routing", OPTIONS["routing"])
+def test_an_experiment_keeps_its_auxiliary_loss_under_every_routing(compose_run, routing):
+    cfg = compose_run(
+        "pixel_push_laptop", "obs=pixels_strict", "symmetry=none", f"routing={routing}"
+    )
+    assert cfg["auxiliary"]["goal_prediction"]["huber_m"] == 0.02
+    build_module(typed(cfg), PUSH)
