@@ -32,6 +32,7 @@ from fetchlab.fields import (
 
 #: It takes any argument and reads none.
 IDENTITY = "torch.nn.Identity"
+_CLASS = "the name of a class"
 NOTHING_SUPPLIED = Supplied()
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: For annotations whose names a module imports for type checkers alone.
@@ -64,7 +65,13 @@ class Conform:
             notes = unwrap(kind)[1]
             one = Annotated[(held, *notes)] if notes else held
             for name, node in value.items():
-                self.check(node, one, join(key, name))
+                dotted = join(key, name)
+                if held is Target and isinstance(node, Mapping):
+                    way = (
+                        f"give it one, choose {key.replace('.', '/')}=[{name}], or add '~{dotted}'"
+                    )
+                    require("_target_" in node, f"{dotted}._target_", None, _CLASS, way)
+                self.check(node, one, dotted)
         else:
             require(fits(value, kind), key, shown(value), words(kind), remedy(kind, key))
 
@@ -89,7 +96,7 @@ class Conform:
         supplied = [note for note in unwrap(kind)[1] if isinstance(note, Supplied)]
         name, partial = node.get("_target_"), node.get("_partial_", False)
         where, needed = remedy(None, f"{key}."), bool(supplied) and not fields
-        require(isinstance(name, str), f"{key}._target_", name, "the name of a class", where)
+        require(isinstance(name, str), f"{key}._target_", name, _CLASS, where)
         require(partial is needed, f"{key}._partial_", partial, str(needed).lower(), where)
         self._target(node, key, supplied[0] if supplied else NOTHING_SUPPLIED, fields)
 

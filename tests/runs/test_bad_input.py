@@ -73,6 +73,10 @@ ROOT = Path(__file__).parents[2]
             "weight=0: expected a positive number",
         ),
         ("routing=auxiliary auxiliary=[]", r"auxiliary=\[\]: expected a loss"),
+        (
+            "+auxiliary.goal_prediction.huber_m=0.02",
+            r"_target_=None: .* choose auxiliary=\[goal_prediction\], or add '~auxiliary.goal",
+        ),
         ("obs=state auxiliary=[goal_prediction]", "expected no loss for an agent without pixels"),
         ("obs=state augment=random_shift", "augment='RandomShift': expected none for an agent"),
         ("symmetry=square", "symmetry='azimuths default': expected cameras that are mirror images"),
