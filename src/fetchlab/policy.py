@@ -97,7 +97,7 @@ def export(
         write_bytes(folder / PROGRAM, _program(acting))
     if history:
         write_text(folder / CURVE, curve_svg(history))
-    write_text(folder / CARD, card(description, history))
+    write_text(folder / CARD, card(description, history, with_program))
     write_json(folder / DESCRIPTION, description)  # last: it makes this an exported policy's folder
     return folder
 

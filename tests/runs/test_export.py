@@ -185,6 +185,8 @@ def test_a_student_with_a_policy_of_its_own_leaves_its_teacher_behind(compose_ru
     assert str(tmp_path) not in text and "/a/b" not in text
     card = (folder / "README.md").read_text()
     assert "It was not evaluated." in card and "teacher=TEACHER_RUN_DIR" in card
+    assert "policy.pt2" not in card
+    assert "| (B, 3, 32, 32) | uint8 |" in card
     policy.export(run_dir, with_program=False)  # an earlier export is replaced
 
 

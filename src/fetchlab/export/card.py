@@ -48,6 +48,7 @@ In this project, without the run that it comes from:
 python src/evaluate.py policy=DIR video=true
 ```
 
+{% if with_program %}
 Anywhere else, with torch {{ exported.versions.torch.partition("+")[0] }} or newer alone:
 
 ```python
@@ -62,6 +63,7 @@ observation = {
 action = policy(observation)  # (B, {{ output.shape[-1] }}), in [-1, 1]
 ```
 
+{% endif %}
 | input | shape | dtype | what it is |
 | --- | --- | --- | --- |
 {% for one in inputs %}
@@ -108,8 +110,16 @@ MIT, as the project.
 """
 
 
-def card(description: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
-    """The text of ``README.md``, from what ``policy.json`` holds and evaluations, perhaps none."""
+def card(
+    description: Mapping[str, Any], history: Sequence[Mapping[str, Any]], with_program: bool
+) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        description: what ``policy.json`` holds.
+        history: evaluations, perhaps none.
+        with_program: whether ``policy.pt2`` is beside it.
+    """
     count = len(history)
     some = [history[count * i // _ROWS] for i in range(_ROWS)] if count > _ROWS else history[:-1]
     environment = jinja2.Environment(
@@ -118,6 +128,7 @@ def card(description: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
     environment.filters["percent"] = "{:.0%}".format
     return environment.from_string(CARD).render(
         description,
+        with_program=with_program,
         means={name: text.format_map(description) for name, text in _MEANS.items()},
         rows=[*some, *history[-1:]],
         curve=CURVE,
