@@ -133,11 +133,17 @@ def changed(cfg: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def to_play(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy for a policy that only acts.
+    """A copy for a policy that only acts, in another task or before another camera, too.
 
-    A bound on learning's targets, which another task's rewards may not have, means nothing then.
+    What a sample stands for and how large a target may be concern learning alone: the symmetry and
+    the bounds of the run, and of its teacher, are left out.
     """
-    return changed(cfg, {"algo.q_bounds": False} if "q_bounds" in cfg["algo"] else {})
+    new: dict[str, Any] = {"symmetry": None}
+    if "q_bounds" in cfg["algo"]:
+        new["algo.q_bounds"] = False
+    if isinstance(cfg.get("teacher"), Mapping):
+        new["teacher.symmetry"] = None
+    return changed(cfg, new)
 
 
 def check(cfg: Mapping[str, Any]) -> schema.Run:

@@ -36,6 +36,7 @@ GROUPS = {
     "square": tuple((x, y, turn) for x in (1, -1) for y in (1, -1) for turn in (False, True)),
 }
 SAME = 1e-3  # metres, degrees: two cameras that are as near are one
+NEAR = 0.05  # and that are nearer than that were meant to be
 Indices = Annotated[dict[str, list[int]], Hint("e.g. {state: [0, 3]}")]
 
 
@@ -210,10 +211,14 @@ def _seen_by(
     found = []
     for number, camera in enumerate(cameras):
         place = _image(camera, (1, 1, False), center)
-        alike = [math.dist(place, image) < SAME for image in images]
+        apart = [math.dist(place, image) for image in images]
+        alike = [one < SAME for one in apart]
         where = f"camera {number}" if camera is None else f"azimuth {camera.azimuth:g}"
         expected = f"cameras that are mirror images of each other; the one of {where} is of none"
         remedy = "use symmetry=none, or symmetry=mirrors with obs=pixels_strict_two"
+        if min(apart) < NEAR:
+            middle = [sum(one.lookat[i] for one in cameras if one) / len(cameras) for i in (0, 1)]
+            remedy = f"symmetry.center=[{middle[0]:g},{middle[1]:g}], what they look at, is nearer"
         known = ", ".join("default" if one is None else f"{one.azimuth:g}" for one in cameras)
         require(any(alike), "symmetry", f"azimuths {known}", expected, remedy)
         found.append(alike.index(True))

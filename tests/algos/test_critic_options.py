@@ -120,6 +120,8 @@ def test_numbers_that_contradict_each_other_are_refused(values, key):
         ((0.0, 1.0), False, (0.0, 4.0)),  # PointMaze
         ((0.0, 1.0), True, (0.0, 4.0)),
         ((1.0, 1.0), True, (1.0, 4.0)),  # an episode has one reward at least
+        ((1.0, 2.0), False, (1.0, 8.0)),  # also where it ends for another reason than its goal
+        ((-2.0, -1.0), False, (-8.0, -1.0)),
     ],
 )
 def test_q_lies_within_what_the_rewards_can_return(rewards, terminates, bounds):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from known_specs import PUSH
 from small_sac import ROUTINGS, SPEC, differs, make_agent, make_batch, make_module
 from torch import nn
 
@@ -20,6 +22,7 @@ STRICT_INPUTS = ["pixels", "proprio", "desired_goal"]
 GOAL = partial(
     GoalPrediction, weight=1.0, hidden=16, centre_m=[0.1, 0.2, 0.3], scale_m=0.5, huber_m=None
 )
+TELLING = replace(PUSH, proprio=(0, 3))
 ADAM = partial(torch.optim.Adam, lr=1e-2, fused=True)
 
 
@@ -191,6 +194,7 @@ def _of(module, part):
         ({"auxiliary": {"mine": GOAL, "goal_prediction": GOAL}}, "not exactly one auxiliary loss"),
         ({"teacher": "knows the state"}, "the teacher is given state, which is not estimated"),
         ({"actor_inputs": ["pixels", "desired_goal"]}, "the teacher is given proprio"),
+        ({"spec": TELLING}, "the proprioception tells the achieved goal (task.proprio has [3])"),
     ],
 )
 def test_an_estimate_of_more_than_where_the_object_is_is_refused(more, says):

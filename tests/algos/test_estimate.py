@@ -1,5 +1,6 @@
 """``estimated_goal``: acting, what the encoder sees; learning, the stored one."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -44,6 +45,14 @@ def test_an_acting_actor_is_given_what_the_encoder_reads_off_the_pixels(module):
     assert torch.equal(given[:, :3], guess.detach())
     assert torch.equal(given[:, 3:13], obs["state"][:, list(SPEC.proprio)])
     assert torch.equal(given[:, 13:], obs["desired_goal"])
+
+
+def test_sensors_that_tell_the_achieved_goal_too_stay_as_they_are():
+    spec = replace(SPEC, proprio=(3, 4, 5, 9))  # as a robot's that is to reach something itself
+    module, obs = make(goal_weight=1.0, spec=spec), rows()
+    given, goal = module.actor_input(obs), slice(3, 6)
+    assert not torch.equal(given[:, :3], obs["state"][:, goal])
+    assert torch.equal(given[:, 3:7], obs["state"][:, list(spec.proprio)])
 
 
 def test_no_action_depends_on_where_the_object_is_said_to_be(module):

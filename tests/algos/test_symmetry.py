@@ -289,6 +289,11 @@ def test_the_shipped_cameras_show_a_mirrored_goal_where_the_picture_says(two_cam
         ("mirrors", [camera(90.0)], "symmetry='azimuths 90': expected cameras that are mirror im"),
         ("mirrors", [camera(90.0), camera(271.0)], "'azimuths 90, 271': expected cameras that are"),
         ("mirrors", [camera(90.0, (X, Y + 0.01, 0.44)), camera(270.0)], "of azimuth 90 is of none"),
+        (
+            "mirror_y",
+            [camera(180.0, (X, Y + 0.002, 0.44))],
+            r"none; symmetry.center=.*0.752., wh",
+        ),
         ("mirror_x", [None], "symmetry='azimuths default': .*the one of camera 0 is of none; use"),
     ],
 )

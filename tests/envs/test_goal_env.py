@@ -148,6 +148,10 @@ def test_one_that_cannot_be_saved_says_so():
         (toy("no success"), r"info\['is_success'\] or info\['success'\] at every step"),
         (toy("moving goal"), "one desired_goal an episode"),
         (toy("needs info"), "needs nothing in info; it raised KeyError: 'key'"),
+        (
+            toy("needs info to end"),
+            "a compute_terminated .*nothing in info; it raised KeyError: 'k",
+        ),
         (toy("control cost"), "a step gave -1.1, compute_reward -1"),
         (toy("nan"), "finite observations"),
         (toy(proprio=[0, 2]), r"task.proprio=\(0, 2\): expected entries of a state of 2 numbers"),

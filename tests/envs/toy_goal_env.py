@@ -37,7 +37,7 @@ class Toy(gymnasium.Env):
         obs = self._obs()
         reward = self.compute_reward(self.position, self.goal, {"key": 0})
         reward -= 0.1 if self.flaw == "control cost" else 0.0
-        ended = self.compute_terminated(self.position, self.goal, {})
+        ended = self.compute_terminated(self.position, self.goal, {"key": 0})
         verdict = {} if self.flaw == "no success" else {"success": reward == 0.0}
         return obs, reward, ended, False, verdict | {"key": 0}
 
@@ -50,6 +50,8 @@ class Toy(gymnasium.Env):
         return -np.float64(far)
 
     def compute_terminated(self, achieved_goal, desired_goal, info):
+        if self.flaw == "needs info to end":
+            info["key"]
         return self.flaw == "ends" and bool(np.linalg.norm(achieved_goal - desired_goal) < REACH)
 
     def _obs(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,20 @@ def experiments():
 
 def run(compose_run, experiment, run_dir, *overrides):
     return start(compose_run(experiment, *TWO_EVALUATIONS, f"run_dir={run_dir}", *overrides))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changes"),
+    [
+        ("pixel_push_laptop_critic", {"obs.pixels.camera.azimuth": 240.0}),
+        ("pixel_push_laptop", {"task.env_id": "FetchPickAndPlace-v4"}),
+    ],
+)
+def test_a_policy_plays_where_its_symmetry_would_not_fit(compose_run, experiment, changes):
+    cfg, spec = compose_run(experiment), replace(PUSH, symmetries=("mirror_y", "mirrors"))
+    with pytest.raises(ConfigError, match="symmetry"):
+        build_module(typed(config.changed(cfg, changes)), spec)
+    build_module(typed(config.changed(config.to_play(cfg), changes)), spec)
 
 
 @pytest.mark.parametrize("experiment", experiments())

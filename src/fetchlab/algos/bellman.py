@@ -23,8 +23,7 @@ def q_range(env_spec: EnvSpec, discount: float, n_step: int) -> tuple[float, flo
         n_step == 1, "algo.n_step", n_step, expected, "use algo.n_step=1 or algo.q_bounds=false"
     )
     endless = low / (1 - discount), high / (1 - discount)
-    if not env_spec.terminates:
-        return endless
+    # Where an episode may end, its last reward is all that follows.
     return min(low, endless[0]), max(high, endless[1])
 
 

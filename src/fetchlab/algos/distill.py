@@ -65,7 +65,7 @@ class Distill(OffPolicy):
         teacher_share: float | Mapping[str, Any],
         **base: Any,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(**{**base, "q_bounds": False})
         agent, holder, key = self.agent, self.routing.encoder_optimizer, "routing.encoder_optimizer"
         fits, expected = holder == "actor" or agent.vision is None, "actor: there are no critics"
         require(fits, key, holder, expected, "use routing=actor")
@@ -139,6 +139,10 @@ def _check_estimate(agent: Agent, teacher: OffPolicy) -> None:
     expected = "actor where not exactly one auxiliary loss predicts the goal"
     made = len(agent.guessers) == 1
     require(made, key, "estimate", expected, f"use auxiliary=[goal_prediction], or {remedy}")
+    spec = agent.env_spec
+    told = sorted({*range(spec.state_dim)[spec.goal_slice or slice(0)]} & {*spec.proprio})
+    expected = f"actor, for the proprioception tells the achieved goal (task.proprio has {told})"
+    require(not told, key, "estimate", expected, remedy)
     more = {*teacher.agent.actor_inputs} - {*agent.actor_inputs, ACHIEVED_GOAL}
     expected = f"actor, for the teacher is given {', '.join(sorted(more))}, which is not estimated"
     require(not more, key, "estimate", expected, f"{remedy}, or {other}")

@@ -58,7 +58,8 @@ class OffPolicy(pl.LightningModule):
         tau: Polyak step of the targets.
         target_encoder: average a target of the encoder too; else the critics' target sees by the
             encoder itself, as DrQ-v2's (arXiv 2107.09645), and next images are encoded once.
-        auxiliary_every: k; every k-th update has the auxiliary losses. Where they alone train the
+        auxiliary_every: k; every k-th update has the auxiliary losses, if it steps the optimizer
+            that holds the encoder (TD3 steps its actor's more rarely). Where they alone train the
             encoder, the others do not run backwards through it.
 
     Attributes:
@@ -159,9 +160,12 @@ class OffPolicy(pl.LightningModule):
         looks = ("frames",) if agent.actor_looks else ()
         rows = self._here(obs, (*agent.stored, *looks))
         features = agent.glance(rows.get("frames")) if looks else None
-        if ESTIMATED_GOAL in agent.actor_inputs:
-            rows = agent.with_guess(rows, features)
-        return agent.actor_input(agent.vectors(rows, rows.get(DESIRED_GOAL)), features)
+        goal = rows.get(DESIRED_GOAL)
+        vectors = agent.vectors(rows, goal)
+        if ESTIMATED_GOAL in agent.actor_inputs:  # nothing else that the achieved goal is part of
+            guessed = agent.vectors(agent.with_guess(rows, features), goal)
+            vectors[ESTIMATED_GOAL] = guessed[ESTIMATED_GOAL]
+        return agent.actor_input(vectors, features)
 
     def seeing_parameters(self, optimizer: str) -> list[nn.Parameter]:
         """Those of encoder and auxiliary heads, where this optimizer holds them; else none."""

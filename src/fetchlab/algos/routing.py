@@ -59,11 +59,13 @@ class Routing:
         fits, remedy = auxiliary or set(self.trained_by) != {"auxiliary"}, "choose another routing"
         expected = "a loss, because this routing trains the encoder by auxiliary losses alone"
         require(fits, "auxiliary", [], expected, f"use auxiliary=[goal_prediction] or {remedy}")
-        for loss, names in (("critic", critic_inputs), ("actor", actor_inputs)):
+        heads = {"critic": critic_inputs, "actor": actor_inputs}
+        for loss, names in heads.items():
             if loss in self.trained_by and PIXELS not in names:
-                key, other = f"obs.{loss}_inputs", "actor" if loss == "critic" else "critic"
+                key, others = f"obs.{loss}_inputs", [one for one in heads if PIXELS in heads[one]]
                 expected = (
                     f"{PIXELS} among them, because this routing trains the encoder by that loss"
                 )
-                remedy = f"add {PIXELS} to {key} or {remedy} ({other}, auxiliary, frozen)"
+                named = ", ".join((*others, "auxiliary", "frozen"))
+                remedy = f"add {PIXELS} to {key} or {remedy} ({named})"
                 raise ConfigError(key, list(names), expected, remedy)

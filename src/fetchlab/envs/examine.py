@@ -8,6 +8,7 @@ goal ends an episode.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def examine(
             proprio=tuple(range(len(first.state))),
             goal_slice=_goal_slice(steps),
             reward_range=(-math.inf, math.inf),
-            terminates=ends is not None and any(bool(ends(goal, goal, {})) for goal in achieved),
+            terminates=ends is not None and any(_ends(ends, task, goal) for goal in achieved),
             restorable=False,
         ),
         task,
@@ -152,6 +153,16 @@ def _reward(
         return float(inner.compute_reward(achieved, desired, info))
     except Exception as error:  # the environment's own code: anything
         expected = "a compute_reward of two goals that needs nothing in info"
+        remedy = f"it raised {_line(error)}; {_SEE}"
+        raise ConfigError("task.env_id", task.env_id, expected, remedy) from error
+
+
+def _ends(ends: Callable[..., Any], task: TaskSpec, goal: np.ndarray) -> bool:
+    """Whether an episode ends at its goal."""
+    try:
+        return bool(ends(goal, goal, {}))
+    except Exception as error:  # the environment's own code: anything
+        expected = "a compute_terminated of two goals that needs nothing in info"
         remedy = f"it raised {_line(error)}; {_SEE}"
         raise ConfigError("task.env_id", task.env_id, expected, remedy) from error
 
