@@ -79,6 +79,9 @@ def continue_run(plain: dict[str, Any]) -> None:
     from fetchlab.run import resume
 
     changes["trusted_modules"] = asked.trusted_modules
+    if isinstance(trainer := changes.get("trainer"), dict):  # another device, and nothing else
+        del changes["trainer"]
+        changes["trainer.accelerator"] = trainer["accelerator"]
     exit_as(resume(asked.resume, changes, asked.force_resume))
 
 

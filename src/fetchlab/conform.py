@@ -132,8 +132,8 @@ class Conform:
             if argument in ("_target_", "_partial_", *fields):
                 continue
             known = argument in kinds or (takes_any and argument not in supplied.names)
-            advice = f"did you mean {key}.{near[0]}?" if near else has
-            require(known, dotted, value, says, advice)
+            advice = f"did you mean {key}.{near[0]}? Or" if near else f"{has}, or"
+            require(known, dotted, value, says, f"{advice} add '~{dotted}'")
             kind = kinds.get(argument)
             if Target not in members(kind):
                 self._nested(value, dotted)

@@ -89,6 +89,7 @@ def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str
             refuse(error)
         codes.append(None)
         try:
+            answer(lambda: _refuse_emptying(plain))
             answer(lambda: job(plain))
         except SystemExit as end:
             if HydraConfig.get().mode != RunMode.MULTIRUN or end.code not in (1, 2):
@@ -108,6 +109,20 @@ def launch(name: str, job: Callable[[dict[str, Any]], None], paths: Sequence[str
     if failed := [code for code in codes if code]:
         print(f"error: {len(failed)} of {len(codes)} runs failed", file=sys.stderr)
         sys.exit(max(failed))
+
+
+def _refuse_emptying(plain: dict[str, Any]) -> None:
+    """Refuse ``KEY={}`` where something stays: Hydra merges a mapping into what is there.
+
+    Raises:
+        ConfigError: with the way to take it out.
+    """
+    for override in HydraConfig.get().overrides.task:
+        key, _, text = override.partition("=")
+        if text == "{}" and (left := lookup(plain, key.lstrip("+"))):
+            out = " ".join(f"'~{key.lstrip('+')}.{name}'" for name in left)
+            says = "a mapping to merge; an empty one changes nothing"
+            raise ConfigError(key, {}, says, f"add {out}")
 
 
 def asked(plain: dict[str, Any], section: Any) -> tuple[Any, dict[str, Any]]:

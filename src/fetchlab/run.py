@@ -53,7 +53,10 @@ from fetchlab.teacher import taught_by, with_teacher
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
-    *("total_env_steps", "trainer", "run_dir", "trusted_modules"),
+    *("total_env_steps", "run_dir", "trusted_modules"),
+    # Of the trainer what changes no number, or what the fingerprint tells.
+    *("trainer.accelerator", "trainer.cuda_graphs"),
+    *("trainer.threads", "trainer.deterministic", "trainer.tf32"),
     *("callbacks.evaluation", "callbacks.progress_refresh_s", "callbacks.progress"),
     *("callbacks.milestones", "callbacks.milestones_of"),
 )

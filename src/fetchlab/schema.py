@@ -39,7 +39,7 @@ class Task:
 
     env_id: str
     max_episode_steps: Annotated[int, Min(1), Hint("Fetch episodes have 50")]
-    kwargs: Annotated[dict[str, Any], Hint("arguments for gymnasium.make, or {}")]
+    kwargs: Annotated[dict[str, Any], Hint("arguments for gymnasium.make, by name")]
     proprio: Annotated[
         list[Index] | None, Hint("entries of the state, or null: those that are known")
     ]
@@ -68,7 +68,7 @@ class Pixels:
         Camera | None,
         Hint("begin with obs=pixels_strict, whose camera can be changed key by key"),
     ]
-    more_cameras: Annotated[dict[str, Camera], Hint("begin with obs=pixels_strict_two, or use {}")]
+    more_cameras: Annotated[dict[str, Camera], Hint("begin with obs=pixels_strict_two")]
     show_goal: Annotated[bool, Hint("false hides the goal marker")]
     quality: Annotated[
         Literal["fast", "reference"], Hint("fast is quicker, reference equals gymnasium's picture")

@@ -75,6 +75,7 @@ def test_the_same_call_starts_continues_and_returns(compose_run, tmp_path, monke
     [
         ("seed=1", "seed: 0 -> 1"),
         ("algo.discount=0.5", "algo.discount: 0.95 -> 0.5"),
+        ("trainer.precision=bfloat16", "trainer.precision: float32 -> bfloat16"),
         ("experiment=state_push", "experiment: state_reach -> state_push"),
     ],
 )

@@ -57,6 +57,8 @@ ROOT = Path(__file__).parents[2]
         ("encoder.strides=2", "encoder.strides=2: expected a list, each a whole number"),
         ("encoder.strides=[2,4]", r"encoder.strides=\[2, 4\]: expected at least one number from 1"),
         ("obs.pixels.camera=close", "obs.pixels.camera='close': expected null"),
+        ("+encoder.filtrs=8", r"did you mean encoder.filters\? Or add '~encoder.filtrs'"),
+        ("+encoder.depth=8", "ManipulationCNN; it has filters, strides, or add '~encoder.depth'"),
         ("+obs.pixels.more_cameras.side=near", r"side='near': expected the keys lookat, distance"),
         ("+obs.pixels.more_cameras.side={distance:1}", "more_cameras.side.lookat=None: expected a"),
         (

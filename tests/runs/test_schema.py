@@ -162,7 +162,8 @@ def test_a_missing_key_is_named(whole, key):
     ],
 )
 def test_an_unknown_key_lists_near_names(whole, key, meant):
-    assert refusal(put(whole, key, 1)).endswith(f"did you mean {meant}?")
+    said = refusal(put(whole, key, 1))
+    assert said.removesuffix(f" Or add '~{key}'").endswith(f"did you mean {meant}?")
 
 
 SWAP_INS = [key for key, kind in KEYS.items() if Target in members(kind)]
