@@ -94,9 +94,10 @@ def other_conditions(bench: Bench, part: int) -> Result:
     victim = bench.run("trainer.threads=2", run_dir=run_dir)
     victim.wait_for(lambda: max(checkpoints(run_dir), default=0) > 0)
     victim.kill()
-    threads = bench.resume(run_dir, "trainer=cpu").wait()
+    one = ("trainer=cpu", "trainer.threads=1")
+    threads = bench.resume(run_dir, *one).wait()
     machine = bench.resume(run_dir, fault=inject.other_machine).wait()
-    forced = bench.resume(run_dir, "trainer=cpu", "force_resume=true").wait()
+    forced = bench.resume(run_dir, *one, "force_resume=true").wait()
     record = read_payload(newest_valid(run_dir / "checkpoints"))["record"]["forced"]
     ok = threads.rc == 2 and "threads: 2 -> 1" in threads.error
     ok = ok and machine.rc == 2 and "another renderer" in machine.error

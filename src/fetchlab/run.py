@@ -56,7 +56,7 @@ MAY_CHANGE = (
     *("total_env_steps", "run_dir", "trusted_modules"),
     # Of the trainer what changes no number, or what the fingerprint tells.
     *("trainer.accelerator", "trainer.cuda_graphs"),
-    *("trainer.threads", "trainer.deterministic", "trainer.tf32"),
+    *("trainer.threads", "trainer.deterministic", "trainer.tf32", "trainer.compile"),
     *("callbacks.evaluation", "callbacks.progress_refresh_s", "callbacks.progress"),
     *("callbacks.milestones", "callbacks.milestones_of"),
 )
