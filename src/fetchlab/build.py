@@ -247,7 +247,7 @@ def _vision(run: Run, spec: EnvSpec) -> Vision | None:
             "auxiliary",
             [*run.auxiliary],
             f"no loss {remedy}, which has no encoder to ask",
-            "use obs=pixels, or auxiliary=[]",
+            f"use obs=pixels, or {' '.join(f'~auxiliary.{name}' for name in run.auxiliary)}",
         )
         return None
     stack, trainer = run.obs.frame_stack, run.trainer

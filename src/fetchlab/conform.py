@@ -76,7 +76,9 @@ class Conform:
             require(fits(value, kind), key, shown(value), words(kind), remedy(kind, key))
 
     def _section(self, value: Mapping[str, Any], section: Any, kind: Any, key: str) -> None:
-        kinds = kinds_of(section)
+        kinds, instead = kinds_of(section), ""
+        if type(None) in members(kind):
+            instead = f", or {key}=null"
         if is_open(section):
             self._swap_in(value, kind, key, frozenset(kinds))
         for name, item in value.items():
@@ -87,7 +89,7 @@ class Conform:
             if name in value:
                 self.check(value[name], kind, dotted)
             elif not may_be_absent(kind):
-                advice = f"the key is missing; {remedy(kind, dotted)}"
+                advice = f"the key is missing; {remedy(kind, dotted)}{instead}"
                 raise ConfigError(dotted, None, words(kind), advice)
 
     def _swap_in(

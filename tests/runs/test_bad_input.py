@@ -151,6 +151,15 @@ def test_an_image_that_the_encoder_cannot_take(compose_run):
         build_module(typed(cfg), PUSH)
 
 
+def test_an_agent_that_saw_is_led_to_one_that_knows_the_state(compose_run):
+    asked = ["obs=state"]
+    for advised in ("obs.pixels=null", "~auxiliary.goal_prediction"):
+        with pytest.raises(ConfigError, match=f"or {advised}$"):
+            build_module(config.check(compose_run("pixel_push_laptop", *asked)), PUSH)
+        asked.append(advised)
+    build_module(config.check(compose_run("pixel_push_laptop", *asked)), PUSH)
+
+
 def test_a_folder_that_holds_a_run_is_refused_and_unchanged(compose_run, tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     cfg = compose_run("state_push", "debug=default", f"run_dir={tmp_path}")

@@ -35,7 +35,7 @@ class GoalEnv:
 
     def __init__(self, task: TaskSpec, env_spec: EnvSpec | None = None) -> None:
         rendered = "a Fetch task, the only ones that are rendered"
-        remedy = "use obs=state, without video"
+        remedy = "use obs=state obs.pixels=null, without video"
         require(task.pixels is None, "obs.pixels", task.env_id, rendered, remedy)
         self.task = task
         self._env = examine.make(task)
