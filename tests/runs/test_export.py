@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results"
 SEEING = RESULTS / "pixel_push_laptop/seed0"
 PUBLISHED = SEEING / "policy"
+MAY_BE_NULL = ("progress", "phases", "milestones")
+CAMERA = "{lookat: [1.3, 0.7, 0.4], distance: 1.0, azimuth: 90.0, elevation: -30.0}"
 #: Nothing of the project, nor of what it is built with: torch alone.
 ELSEWHERE = """
 import sys
@@ -205,8 +207,19 @@ def test_the_card_is_the_runs(exported):
     ("experiment", "changes"),
     [
         ("pixel_push_laptop", ["symmetry=none", "seed=3", "collect.workers=1"]),
-        ("state_push", ["symmetry=mirror", "algo.lr=0.01"]),
+        (
+            "state_push",
+            ["symmetry=mirror", "algo.lr=0.01", "logger=wandb", "logger.wandb.project='Zürich'"],
+        ),
+        ("state_push", ["algo=td3", "logger=csv"]),
+        ("state_push", ["algo=ddpg", *(f"callbacks.{name}=null" for name in MAY_BE_NULL)]),
+        ("state_push", ["collect.n_envs=4", "callbacks.evaluation.n_envs=8"]),  # follows it
         ("pixel_push", ["encoder=nature_cnn"]),
+        ("pixel_push", ["obs=state"]),
+        ("pixel_push", [f"obs.pixels.camera={CAMERA}"]),
+        ("pixel_push_laptop", ["obs=pixels", "obs.pixels.camera=null"]),
+        ("pixel_push_goalpred", ["auxiliary=[next_features]"]),
+        ("pixel_push_laptop_critic", ["obs=pixels_strict", "symmetry=none"]),
         (RESULTS / "pixel_push_laptop_without_symmetry/seed1", []),  # of an earlier commit
     ],
 )
@@ -215,9 +228,15 @@ def test_the_cards_command_is_that_of_this_very_configuration(experiment, change
     cfg = config.stored(experiment, ()) if of else config.compose(experiment, *changes)
     first, *overrides = shlex.split(policy.command(typed(cfg), cfg))[2:]
     composed = config.compose(first.partition("=")[2], *overrides)
-    run, other = typed(composed), typed(cfg)
+    run, other = config.check(composed), typed(cfg)
     own = {"run_dir": None, "ckpt_path": None, "trusted_modules": []}
     assert replace(run, **own) == replace(other, **own)
+
+
+def test_a_name_that_no_command_can_have_stops_no_export():
+    watch = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "eval/return"}
+    cfg = config.changed(config.compose("state_push"), {"callbacks.extra": {"my watch": watch}})
+    assert "'+callbacks.extra.my watch={" in policy.command(config.check(cfg), cfg)
 
 
 def test_the_card_of_a_run_that_recorded_its_machine(exported, finished):
