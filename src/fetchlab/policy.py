@@ -60,12 +60,12 @@ def export(
     Args:
         run_dir: a run's folder.
         out: where to; None: ``RUN_DIR/policy``. An earlier export there is replaced.
-        checkpoint: folder of a checkpoint; None takes the newest valid one.
+        checkpoint: folder of a checkpoint of this run; None takes the newest valid one.
         with_program: also write ``policy.pt2``.
         trusted_modules: that the run's configuration may name beside the project's.
 
     Raises:
-        ConfigError: no run, no checkpoint of its networks, or a folder that cannot be written.
+        ConfigError: no run, no checkpoint of it, or a folder that cannot be written.
         RunFailedError: no valid checkpoint, or a policy that cannot be traced.
     """
     run_dir = Path(run_dir)
@@ -77,7 +77,7 @@ def export(
     numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
     module = _module(run)
     with in_one_line(checkpoint):
-        path = newest_policy(run_dir / "checkpoints") if checkpoint is None else Path(checkpoint)
+        path = _checkpoint(run_dir / "checkpoints", checkpoint)
         payload = load_weights(module, path)
     module.eval()
     acting = _acting(run, module)
@@ -198,6 +198,16 @@ def _put_weights(folder: Path, acting: Acting) -> None:
 def _reason(error: Exception) -> str:
     """One line of it."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+
+
+def _checkpoint(folder: Path, asked: str | Path | None) -> Path:
+    """The one of a run's checkpoints that was asked for, or its newest."""
+    if asked is None:
+        return newest_policy(folder)
+    path = Path(asked)
+    own = not path.exists() or path.resolve().parent == folder.resolve()
+    require(own, "checkpoint", str(asked), "a checkpoint of this run", "give its own run as run=")
+    return path
 
 
 def _module(run: Run) -> OffPolicy:

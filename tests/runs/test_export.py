@@ -28,7 +28,7 @@ from fetchlab.checkpoint.torch_io import load_weights, read_payload, write_paylo
 from fetchlab.collect.rollout import rollout
 from fetchlab.config import typed
 from fetchlab.entry import keys
-from fetchlab.errors import RunFailedError
+from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.play import evaluate, request
 from fetchlab.preflight import numerics
 from fetchlab.run_report import write_config
@@ -335,6 +335,18 @@ def test_slips_are_one_line(finished, tmp_path, capsys, monkeypatch, args, words
     out, err, code = command(export_entry, capsys, monkeypatch, *given)
     assert (out, code, err.count("\n")) == ("", 2, 1), err
     assert words in err
+
+
+def test_a_checkpoint_is_the_runs_own(finished, copied, tmp_path, monkeypatch):
+    (own,) = (finished / "checkpoints").glob("best_*")
+    other, out = copied / "checkpoints" / own.name, tmp_path / "out"
+    expected = r"^checkpoint='.*best_.*': expected a checkpoint of this run; give its own run as"
+    with pytest.raises(ConfigError, match=expected):
+        policy.export(finished, out, other, with_program=False)
+    assert not any(out.iterdir())
+    monkeypatch.chdir(finished / "checkpoints")  # however its path is written
+    policy.export(finished, out, own.name, with_program=False)
+    assert (out / "policy.json").exists()
 
 
 def test_help(capsys, monkeypatch):
