@@ -363,21 +363,29 @@ def test_what_cannot_be_traced_says_so(finished, tmp_path, monkeypatch):
 
 
 class Hub:
-    """The hub, for whom a folder stands in: what its client sends arrives there."""
+    """The hub, for whom a folder stands in, and its client, which does what the real one does."""
 
     def __init__(self, root):
-        self.root, self.repos = root, []
+        self.root = root
 
     def create_repo(self, repo_id, exist_ok):
         assert exist_ok
-        self.repos.append(repo_id)
+        name = repo_id if "/" in repo_id else f"me/{repo_id}"  # whose token it is
+        (self.root / name).mkdir(parents=True, exist_ok=True)
 
-    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
-        assert repo_id in self.repos and commit_message
-        (self.root / repo_id).mkdir(parents=True)
-        for path in folder_path.iterdir():
-            if any(path.match(pattern) for pattern in allow_patterns):
-                shutil.copy(path, self.root / repo_id)
+    def upload_folder(
+        self, *, repo_id, folder_path, allow_patterns, commit_message, delete_patterns=()
+    ):
+        repo = self.root / repo_id
+        assert repo.is_dir() and commit_message
+
+        def matched(folder, patterns):
+            return [path for path in folder.iterdir() if any(map(path.match, patterns))]
+
+        for path in matched(repo, delete_patterns):
+            path.unlink()
+        for path in matched(folder_path, allow_patterns):
+            shutil.copy(path, repo)
         return f"https://hub/{repo_id}"
 
 
@@ -388,8 +396,8 @@ def test_an_upload_is_one_command(finished, tmp_path, capsys, monkeypatch):
     utils.HFValidationError = type("HFValidationError", (ValueError,), {})
 
     def validate_repo_id(name):
-        if name.count("/") != 1:
-            raise utils.HFValidationError("Repo id must be\nuser/name")
+        if not re.fullmatch(r"([\w.-]+/)?[\w.-]{1,96}", name):
+            raise utils.HFValidationError("Repo id must use\nalphanumeric chars")
 
     utils.validate_repo_id = validate_repo_id
     monkeypatch.setitem(sys.modules, "huggingface_hub", package)
@@ -399,20 +407,22 @@ def test_an_upload_is_one_command(finished, tmp_path, capsys, monkeypatch):
     written = {"README.md", "curve.svg", "policy.json", "policy.safetensors"}
     out, err, code = command(export_entry, capsys, monkeypatch, *args, "hub=user/reach")
     assert (out, code, err.count("\n")) == ("", 2, 1) and "expected a token" in err
-    out, err, code = command(export_entry, capsys, monkeypatch, *args, "hub=a/b/c")
-    assert (out, code, err.count("\n")) == ("", 2, 1) and "expected user/name" in err
+    for name in ("a/b/c", "reach", "user/my reach"):
+        out, err, code = command(export_entry, capsys, monkeypatch, *args, f"hub='{name}'")
+        assert (out, code, err.count("\n")) == ("", 2, 1) and "expected user/name" in err
     assert not folder.exists()  # before any work
     package.get_token = lambda: "token"
-    policy.export(finished, folder, with_program=False)
-    for stale in ("policy.pt2", "videos.txt"):  # of an earlier export, and somebody's own
-        (folder / stale).touch()
+    sent = hub.root / "user/reach"
+    out, err, code = command(export_entry, capsys, monkeypatch, *args[:2], "hub=user/reach")
+    assert (err, code) == ("", 0) and (sent / "policy.pt2").exists()
+    for own in (folder, sent):
+        (own / "videos.txt").touch()
     out, err, code = command(export_entry, capsys, monkeypatch, *args, "hub=user/reach")
     assert (err, code) == ("", 0) and out.endswith("hub: https://hub/user/reach\n")
-    sent = hub.root / "user/reach"
-    assert {path.name: path.read_bytes() for path in sent.iterdir()} == {
-        name: (folder / name).read_bytes() for name in written
-    }
-    assert {path.name for path in folder.iterdir()} == {*written, "videos.txt"}
+    for name in written:
+        assert (sent / name).read_bytes() == (folder / name).read_bytes()
+    for own in (folder, sent):  # nothing stale, and what is somebody's own
+        assert {path.name for path in own.iterdir()} == {*written, "videos.txt"}
 
     def refuse(*_, **__):
         raise OSError("403 Forbidden:\nno")
