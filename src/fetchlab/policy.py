@@ -292,6 +292,7 @@ def _training(
     return {
         "command": command(run, cfg),
         "wall_time_s": summary.get("wall_time_s"),
+        "env_steps": summary.get("env_steps"),
         "device": used.get("device", summary.get("device")),
         "processor": used.get("processor"),
         "versions": used.get("versions"),

@@ -199,6 +199,7 @@ def test_the_card_is_the_runs(exported):
     assert "| `pixels` | (B, 3, 32, 32) | uint8 |" in card
     assert "bfloat16" in card and "gymnasium-robotics 1." in card and "MIT" in card
     assert "<svg" in (exported[SEEING] / "curve.svg").read_text()
+    assert "Trained on cpu in 19 min. " in card
     (line,) = re.findall(r"^(python src/train.py .*)$", card, re.MULTILINE)
     assert line.endswith("pixel_push_laptop seed=0 total_env_steps=120000")  # as it ships
 
@@ -245,6 +246,15 @@ def test_the_card_of_a_run_that_recorded_its_machine(exported, finished):
     assert described["training"]["versions"] == record["versions"]
     assert record["processor"] in (exported[finished] / "README.md").read_text()
     assert described["evaluation"]["seeds_are"].startswith("those of the evaluations in training")
+
+
+def test_the_card_says_when_its_time_is_of_more_than_the_checkpoint(copied):
+    summary = {"env_steps": 4000, "wall_time_s": 96.3, "device": "cpu"}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    card = (policy.export(copied, with_program=False) / "README.md").read_text()
+    assert " in 800 env steps" in card
+    told = r"^Trained on .+ in 2 min \(the whole run, 4,000 env steps\)\. With"
+    assert re.search(told, card, re.MULTILINE)
 
 
 def test_the_published_policy_is_the_runs_and_plays_from_the_command_line(
