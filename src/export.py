@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fetchlab import entry, schema
-from fetchlab.errors import ConfigError, RunFailedError
+from fetchlab.errors import ConfigError, RunFailedError, require
 
 HELP = """\
 Write a run's policy as files that travel:
@@ -16,7 +16,7 @@ policy.pt2 (torch.export, for runtimes without this project), README.md (a model
 curve.svg. `python src/evaluate.py policy=DIR` plays it. The keys of configs/export.yaml:
   run=RUN_DIR                a run's folder
   out=DIR                    where to; by default RUN_DIR/policy
-  checkpoint=PATH            a checkpoint's folder; by default the run's newest valid one
+  checkpoint=PATH            the folder of one of its checkpoints; by default the newest valid one
   program=false              leave policy.pt2 out
   hub=USER/NAME              then upload it to the Hugging Face hub; pip install -e '.[hub]'
   trusted_modules=[my_pkg]   modules of your own that the run's configuration may name
@@ -46,6 +46,8 @@ def client(repo: str) -> Any:
     Raises:
         ConfigError: `huggingface_hub` is not installed, there is no token, or no such name.
     """
+    # The client takes a name alone, too, but not everywhere for the same repository.
+    require(repo.count("/") == 1, "hub", repo, "user/name", "correct it")
     try:
         import huggingface_hub
         from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -78,6 +80,7 @@ def upload(api: Any, repo: str, folder: Path) -> str:
             repo_id=repo,
             folder_path=folder,
             allow_patterns=list(policy.FILES),
+            delete_patterns=list(policy.FILES),  # of an earlier export, which may have had others
             commit_message="A policy of fetchlab",
         )
     except Exception as error:  # HTTP, the network, or the client's own checks

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab import __version__, config
 from fetchlab.algos.off_policy import OffPolicy
@@ -58,12 +60,12 @@ def export(
     Args:
         run_dir: a run's folder.
         out: where to; None: ``RUN_DIR/policy``. An earlier export there is replaced.
-        checkpoint: folder of a checkpoint; None takes the newest valid one.
+        checkpoint: folder of a checkpoint of this run; None takes the newest valid one.
         with_program: also write ``policy.pt2``.
         trusted_modules: that the run's configuration may name beside the project's.
 
     Raises:
-        ConfigError: no run, no checkpoint of its networks, or a folder that cannot be written.
+        ConfigError: no run, no checkpoint of it, or a folder that cannot be written.
         RunFailedError: no valid checkpoint, or a policy that cannot be traced.
     """
     run_dir = Path(run_dir)
@@ -75,7 +77,7 @@ def export(
     numerics.apply(cfg["trainer"], learner_threads(run), cuda=False)
     module = _module(run)
     with in_one_line(checkpoint):
-        path = newest_policy(run_dir / "checkpoints") if checkpoint is None else Path(checkpoint)
+        path = _checkpoint(run_dir / "checkpoints", checkpoint)
         payload = load_weights(module, path)
     module.eval()
     acting = _acting(run, module)
@@ -198,6 +200,16 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
 
 
+def _checkpoint(folder: Path, asked: str | Path | None) -> Path:
+    """The one of a run's checkpoints that was asked for, or its newest."""
+    if asked is None:
+        return newest_policy(folder)
+    path = Path(asked)
+    own = not path.exists() or path.resolve().parent == folder.resolve()
+    require(own, "checkpoint", str(asked), "a checkpoint of this run", "give its own run as run=")
+    return path
+
+
 def _module(run: Run) -> OffPolicy:
     with closing(open_env(task_spec(run, render=False), render=False)) as env:
         return build_module(run, env.env_spec)
@@ -280,6 +292,7 @@ def _training(
     return {
         "command": command(run, cfg),
         "wall_time_s": summary.get("wall_time_s"),
+        "env_steps": summary.get("env_steps"),
         "device": used.get("device", summary.get("device")),
         "processor": used.get("processor"),
         "versions": used.get("versions"),
@@ -288,22 +301,37 @@ def _training(
 
 def command(run: Run, cfg: Mapping[str, Any]) -> str:
     """What starts this run again: its experiment, and where its configuration differs from that."""
-    parts = [f"experiment={run.experiment}", f"seed={run.seed}"]
-    parts.append(f"total_env_steps={run.total_env_steps}")
-    parts += ["teacher=TEACHER_RUN_DIR"] if run.teacher is not None else []
+    given = [f"seed={run.seed}", f"total_env_steps={run.total_env_steps}"]
+    given += ["teacher=TEACHER_RUN_DIR"] if run.teacher is not None else []
     if run.experiment in config.names("experiment"):
-        shipped = config.compose(run.experiment)
-        without = [k for k, v in shipped.items() if isinstance(v, Mapping) and cfg.get(k) is None]
-        parts += [f"~{key}" for key in without]  # a swap-in that this run has not
-        left_out = {*without, *_OF_THE_RUN}
-        both = ({k: v for k, v in one.items() if k not in left_out} for one in (shipped, cfg))
-        composed, own = map(config.leaves, both)
-        parts += [f"~{key}" for key in composed if key not in own]
-        for key, value in own.items():
-            if key not in composed or composed[key] != value:
-                sign = "" if key in composed else "+"
-                parts.append(shlex.quote(f"{sign}{key}={_override(value)}"))
-    return " ".join(["python src/train.py", *parts])
+        with suppress(HydraException, OmegaConfBaseException):  # names that Hydra's grammar has not
+            for _ in range(2):  # what refers to a changed value has changed with it
+                shipped = config.compose(run.experiment, *given)
+                given += _changes(_compared(shipped), _compared(cfg))
+    return shlex.join(["python", "src/train.py", f"experiment={run.experiment}", *given])
+
+
+def _compared(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that a command compares; one that is null is as good as absent."""
+    return {k: v for k, v in cfg.items() if v is not None and k not in _OF_THE_RUN}
+
+
+def _changes(shipped: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Hydra's overrides that make ``own`` of ``shipped``, which lies at ``prefix``."""
+    changes = []
+    for name, value in shipped.items():
+        if name not in own:
+            if value is None:  # which Hydra cannot delete
+                changes.append(f"{prefix}{name}=0")
+            changes.append(f"~{prefix}{name}")
+    for name, value in own.items():
+        was = shipped.get(name)
+        if isinstance(value, Mapping) and isinstance(was, Mapping):
+            changes += _changes(was, value, f"{prefix}{name}.")
+        elif name not in shipped or was != value:
+            sign = "" if name in shipped else "+"
+            changes.append(f"{sign}{prefix}{name}={_override(value)}")
+    return changes
 
 
 def _override(value: Any) -> str:
@@ -312,7 +340,7 @@ def _override(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {_override(one)}' for key, one in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_override, value))}]"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _exported() -> dict[str, Any]:

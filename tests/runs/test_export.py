@@ -28,7 +28,7 @@ from fetchlab.checkpoint.torch_io import load_weights, read_payload, write_paylo
 from fetchlab.collect.rollout import rollout
 from fetchlab.config import typed
 from fetchlab.entry import keys
-from fetchlab.errors import RunFailedError
+from fetchlab.errors import ConfigError, RunFailedError
 from fetchlab.play import evaluate, request
 from fetchlab.preflight import numerics
 from fetchlab.run_report import write_config
@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results"
 SEEING = RESULTS / "pixel_push_laptop/seed0"
 PUBLISHED = SEEING / "policy"
+MAY_BE_NULL = ("progress", "phases", "milestones")
+CAMERA = "{lookat: [1.3, 0.7, 0.4], distance: 1.0, azimuth: 90.0, elevation: -30.0}"
 #: Nothing of the project, nor of what it is built with: torch alone.
 ELSEWHERE = """
 import sys
@@ -197,6 +199,7 @@ def test_the_card_is_the_runs(exported):
     assert "| `pixels` | (B, 3, 32, 32) | uint8 |" in card
     assert "bfloat16" in card and "gymnasium-robotics 1." in card and "MIT" in card
     assert "<svg" in (exported[SEEING] / "curve.svg").read_text()
+    assert "Trained on cpu in 19 min. " in card
     (line,) = re.findall(r"^(python src/train.py .*)$", card, re.MULTILINE)
     assert line.endswith("pixel_push_laptop seed=0 total_env_steps=120000")  # as it ships
 
@@ -205,8 +208,19 @@ def test_the_card_is_the_runs(exported):
     ("experiment", "changes"),
     [
         ("pixel_push_laptop", ["symmetry=none", "seed=3", "collect.workers=1"]),
-        ("state_push", ["symmetry=mirror", "algo.lr=0.01"]),
+        (
+            "state_push",
+            ["symmetry=mirror", "algo.lr=0.01", "logger=wandb", "logger.wandb.project='Zürich'"],
+        ),
+        ("state_push", ["algo=td3", "logger=csv"]),
+        ("state_push", ["algo=ddpg", *(f"callbacks.{name}=null" for name in MAY_BE_NULL)]),
+        ("state_push", ["collect.n_envs=4", "callbacks.evaluation.n_envs=8"]),  # follows it
         ("pixel_push", ["encoder=nature_cnn"]),
+        ("pixel_push", ["obs=state"]),
+        ("pixel_push", [f"obs.pixels.camera={CAMERA}"]),
+        ("pixel_push_laptop", ["obs=pixels", "obs.pixels.camera=null"]),
+        ("pixel_push_goalpred", ["auxiliary=[next_features]"]),
+        ("pixel_push_laptop_critic", ["obs=pixels_strict", "symmetry=none"]),
         (RESULTS / "pixel_push_laptop_without_symmetry/seed1", []),  # of an earlier commit
     ],
 )
@@ -215,9 +229,15 @@ def test_the_cards_command_is_that_of_this_very_configuration(experiment, change
     cfg = config.stored(experiment, ()) if of else config.compose(experiment, *changes)
     first, *overrides = shlex.split(policy.command(typed(cfg), cfg))[2:]
     composed = config.compose(first.partition("=")[2], *overrides)
-    run, other = typed(composed), typed(cfg)
+    run, other = config.check(composed), typed(cfg)
     own = {"run_dir": None, "ckpt_path": None, "trusted_modules": []}
     assert replace(run, **own) == replace(other, **own)
+
+
+def test_a_name_that_no_command_can_have_stops_no_export():
+    watch = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "eval/return"}
+    cfg = config.changed(config.compose("state_push"), {"callbacks.extra": {"my watch": watch}})
+    assert "'+callbacks.extra.my watch={" in policy.command(config.check(cfg), cfg)
 
 
 def test_the_card_of_a_run_that_recorded_its_machine(exported, finished):
@@ -226,6 +246,15 @@ def test_the_card_of_a_run_that_recorded_its_machine(exported, finished):
     assert described["training"]["versions"] == record["versions"]
     assert record["processor"] in (exported[finished] / "README.md").read_text()
     assert described["evaluation"]["seeds_are"].startswith("those of the evaluations in training")
+
+
+def test_the_card_says_when_its_time_is_of_more_than_the_checkpoint(copied):
+    summary = {"env_steps": 4000, "wall_time_s": 96.3, "device": "cpu"}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    card = (policy.export(copied, with_program=False) / "README.md").read_text()
+    assert " in 800 env steps" in card
+    told = r"^Trained on .+ in 2 min \(the whole run, 4,000 env steps\)\. With"
+    assert re.search(told, card, re.MULTILINE)
 
 
 def test_the_published_policy_is_the_runs_and_plays_from_the_command_line(
@@ -318,6 +347,18 @@ def test_slips_are_one_line(finished, tmp_path, capsys, monkeypatch, args, words
     assert words in err
 
 
+def test_a_checkpoint_is_the_runs_own(finished, copied, tmp_path, monkeypatch):
+    (own,) = (finished / "checkpoints").glob("best_*")
+    other, out = copied / "checkpoints" / own.name, tmp_path / "out"
+    expected = r"^checkpoint='.*best_.*': expected a checkpoint of this run; give its own run as"
+    with pytest.raises(ConfigError, match=expected):
+        policy.export(finished, out, other, with_program=False)
+    assert not any(out.iterdir())
+    monkeypatch.chdir(finished / "checkpoints")  # however its path is written
+    policy.export(finished, out, own.name, with_program=False)
+    assert (out / "policy.json").exists()
+
+
 def test_help(capsys, monkeypatch):
     out, err, code = command(export_entry, capsys, monkeypatch, "--help")
     assert (err, code) == ("", 0) and "python src/export.py run=RUN_DIR" in out
@@ -332,21 +373,29 @@ def test_what_cannot_be_traced_says_so(finished, tmp_path, monkeypatch):
 
 
 class Hub:
-    """The hub, for whom a folder stands in: what its client sends arrives there."""
+    """The hub, for whom a folder stands in, and its client, which does what the real one does."""
 
     def __init__(self, root):
-        self.root, self.repos = root, []
+        self.root = root
 
     def create_repo(self, repo_id, exist_ok):
         assert exist_ok
-        self.repos.append(repo_id)
+        name = repo_id if "/" in repo_id else f"me/{repo_id}"  # whose token it is
+        (self.root / name).mkdir(parents=True, exist_ok=True)
 
-    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
-        assert repo_id in self.repos and commit_message
-        (self.root / repo_id).mkdir(parents=True)
-        for path in folder_path.iterdir():
-            if any(path.match(pattern) for pattern in allow_patterns):
-                shutil.copy(path, self.root / repo_id)
+    def upload_folder(
+        self, *, repo_id, folder_path, allow_patterns, commit_message, delete_patterns=()
+    ):
+        repo = self.root / repo_id
+        assert repo.is_dir() and commit_message
+
+        def matched(folder, patterns):
+            return [path for path in folder.iterdir() if any(map(path.match, patterns))]
+
+        for path in matched(repo, delete_patterns):
+            path.unlink()
+        for path in matched(folder_path, allow_patterns):
+            shutil.copy(path, repo)
         return f"https://hub/{repo_id}"
 
 
@@ -357,8 +406,8 @@ def test_an_upload_is_one_command(finished, tmp_path, capsys, monkeypatch):
     utils.HFValidationError = type("HFValidationError", (ValueError,), {})
 
     def validate_repo_id(name):
-        if name.count("/") != 1:
-            raise utils.HFValidationError("Repo id must be\nuser/name")
+        if not re.fullmatch(r"([\w.-]+/)?[\w.-]{1,96}", name):
+            raise utils.HFValidationError("Repo id must use\nalphanumeric chars")
 
     utils.validate_repo_id = validate_repo_id
     monkeypatch.setitem(sys.modules, "huggingface_hub", package)
@@ -368,20 +417,22 @@ def test_an_upload_is_one_command(finished, tmp_path, capsys, monkeypatch):
     written = {"README.md", "curve.svg", "policy.json", "policy.safetensors"}
     out, err, code = command(export_entry, capsys, monkeypatch, *args, "hub=user/reach")
     assert (out, code, err.count("\n")) == ("", 2, 1) and "expected a token" in err
-    out, err, code = command(export_entry, capsys, monkeypatch, *args, "hub=a/b/c")
-    assert (out, code, err.count("\n")) == ("", 2, 1) and "expected user/name" in err
+    for name in ("a/b/c", "reach", "user/my reach"):
+        out, err, code = command(export_entry, capsys, monkeypatch, *args, f"hub='{name}'")
+        assert (out, code, err.count("\n")) == ("", 2, 1) and "expected user/name" in err
     assert not folder.exists()  # before any work
     package.get_token = lambda: "token"
-    policy.export(finished, folder, with_program=False)
-    for stale in ("policy.pt2", "videos.txt"):  # of an earlier export, and somebody's own
-        (folder / stale).touch()
+    sent = hub.root / "user/reach"
+    out, err, code = command(export_entry, capsys, monkeypatch, *args[:2], "hub=user/reach")
+    assert (err, code) == ("", 0) and (sent / "policy.pt2").exists()
+    for own in (folder, sent):
+        (own / "videos.txt").touch()
     out, err, code = command(export_entry, capsys, monkeypatch, *args, "hub=user/reach")
     assert (err, code) == ("", 0) and out.endswith("hub: https://hub/user/reach\n")
-    sent = hub.root / "user/reach"
-    assert {path.name: path.read_bytes() for path in sent.iterdir()} == {
-        name: (folder / name).read_bytes() for name in written
-    }
-    assert {path.name for path in folder.iterdir()} == {*written, "videos.txt"}
+    for name in written:
+        assert (sent / name).read_bytes() == (folder / name).read_bytes()
+    for own in (folder, sent):  # nothing stale, and what is somebody's own
+        assert {path.name for path in own.iterdir()} == {*written, "videos.txt"}
 
     def refuse(*_, **__):
         raise OSError("403 Forbidden:\nno")

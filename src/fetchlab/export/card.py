@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from fetchlab.durations import format_duration
 from fetchlab.entries import ACHIEVED_GOAL, DESIRED_GOAL, PIXELS, PROPRIO, STATE
 
 CURVE = "curve.svg"
@@ -89,7 +90,11 @@ all else. Inputs are normalised inside. \
 ```
 
 Trained on {{ training.processor or training.device or "unknown hardware" }}\
-{{ "" if training.wall_time_s is none else " in %.1f hours" % (training.wall_time_s / 3600) }}. \
+{{ "" if training.wall_time_s is none else " in " ~ training.wall_time_s | duration }}\
+{% if training.wall_time_s is not none and (training.env_steps or 0) > env_steps %}
+ (the whole run, {{ "{:,}".format(training.env_steps) }} env steps)\
+{% endif %}
+. \
 {{ "With" if training.versions else "Versions of the training were not recorded; exported with" }} \
 {{ (training.versions or exported.versions).items() | map("join", " ") | join(", ") }}\
 {{ "; exported at commit `%s`" % exported.commit if exported.commit else "" }}.
@@ -125,7 +130,7 @@ def card(
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["percent"] = "{:.0%}".format
+    environment.filters |= {"percent": "{:.0%}".format, "duration": format_duration}
     return environment.from_string(CARD).render(
         description,
         with_program=with_program,
