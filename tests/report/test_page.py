@@ -181,7 +181,16 @@ def test_a_published_row_has_what_the_publisher_records(tmp_path, compose_run):
     (folder / "evaluations").mkdir()
     told = {"seeds_are": "used neither by training nor by its evaluations", "changes": {}}
     told |= {"success_rate": 0.7, "success_rate_95": [0.6, 0.78], "episodes": 100, "env_steps": 7}
-    (folder / "evaluations" / "000000007_0.json").write_text(json.dumps(told))
+    for name, other in {
+        "000000007_10": {},  # the newest: 10 comes after 2
+        "000000007_2": {"success_rate": 0.1},
+        "000000006_11": {"success_rate": 0.1, "env_steps": 6},
+        "000000008_0": {"success_rate": 0.1, "env_steps": 8, "stochastic": True},
+        "000000008_1": {"success_rate": 0.1, "env_steps": 8, "changes": {"task": {}}},
+        "000000008_2": {"success_rate": 0.1, "env_steps": 8, "checkpoint": "/b/step_000000008"},
+    }.items():
+        (folder / "evaluations" / f"{name}.json").write_text(json.dumps({**told, **other}))
+    (folder / "evaluations" / "curve_0.json").write_text(json.dumps([told, told]))
     (found,) = published(tmp_path)
     row = redrawn_rows([read_run(found, config_hash)])[-1]
     assert row.startswith(

@@ -21,6 +21,7 @@ import numpy as np
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.safe_config import load_run_config
+from fetchlab.durable import read_json
 from fetchlab.errors import ConfigError, require
 from fetchlab.report.differences import decisive
 
@@ -194,6 +195,16 @@ def recorded(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
+def own_evaluations(run_dir: Path) -> list[dict[str, Any]]:
+    """What ``src/evaluate.py`` kept in a run's folder of the run as it is, by env steps, then age.
+
+    Its own checkpoints, task and camera, and the mode of its actions.
+    """
+    told = [read_json(path, dict) for path in _oldest_first(run_dir / "evaluations")]
+    own = [one for one in told if isinstance(one.get(STEPS), int) and _as_it_is(one)]
+    return sorted(own, key=lambda one: one[STEPS])
+
+
 class _Anything:
     """Targets are shown, never called: any may be named."""
 
@@ -214,6 +225,17 @@ def _below(path: Path) -> list[Path]:
             runs.append(Path(folder))
             inside.clear()
     return runs
+
+
+def _oldest_first(folder: Path) -> list[Path]:
+    """Evaluations of the same env steps are numbered: ``_10`` comes after ``_9``."""
+    return sorted(folder.glob("*.json"), key=lambda path: (len(path.stem), path.stem))
+
+
+def _as_it_is(told: Mapping[str, Any]) -> bool:
+    """Whether nothing was changed for an evaluation; another run's checkpoint is a whole path."""
+    strange = "/" in str(told.get("checkpoint"))
+    return not (strange or told.get("changes") or told.get("stochastic"))
 
 
 def _evaluations(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
