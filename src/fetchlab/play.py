@@ -240,7 +240,13 @@ def _checkpoints(folder: Path, asked: str | None) -> list[tuple[str, Callable[[O
         paths = [newest_policy(folder) if asked is None else Path(asked)]
     for path in paths:
         warn_of_strangers(path, unlisted(path))
-    return [(path.name, partial(_load, path)) for path in paths]
+    return [(_named(path, folder), partial(_load, path)) for path in paths]
+
+
+def _named(path: Path, folder: Path) -> str:
+    """A checkpoint of the run by its name; another by its path, which is no name."""
+    whole = path.resolve()
+    return whole.name if whole.parent == folder.resolve() else str(whole)
 
 
 def _each_state(folder: Path) -> list[Path]:

@@ -32,6 +32,7 @@ from fetchlab.config import typed
 from fetchlab.errors import RunFailedError
 from fetchlab.footage import footage, notable
 from fetchlab.play import evaluate, request
+from fetchlab.report.runs import own_evaluations
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,6 +243,16 @@ def test_all_checkpoints_of_a_run_are_a_curve(copied, capsys, monkeypatch):
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "checkpoint=all")
     assert (out, code) == ("", 1)
     assert err.endswith("no valid checkpoint\n") and err.count("error:") == 1
+
+
+def test_another_runs_checkpoint_is_kept_under_its_whole_path(copied, tmp_path):
+    other = Path(shutil.copytree(copied, tmp_path / "other"))
+    for run in (copied, other):
+        newest = newest_valid(run / "checkpoints")
+        (result,) = evaluate(request(run=str(copied), episodes=1, checkpoint=str(newest)), {})
+        told = json.loads(Path(result["file"]).read_text())
+        assert told["checkpoint"] == (newest.name if run == copied else str(newest.resolve()))
+    assert [one["checkpoint"] for one in own_evaluations(copied)] == [newest.name]
 
 
 def test_a_stochastic_policy_repeats_itself_and_is_not_the_mode(finished, tmp_path):
