@@ -18,7 +18,8 @@ Draw a page on stored runs, finished or not: verdict, curves, videos, tables.
 
 Nothing is written into a run's folder. The keys of configs/report.yaml:
   runs=RUNS             a run's folder, a folder with runs below it, a glob, or a list of these;
-                        runs of one configuration are its seeds
+                        runs of one configuration are its seeds,
+                        of several with the same seed the one that went furthest
   compare=[RUN_A,RUN_B] two runs instead: configuration, versions and curves, side by side
   out=DIR               the folder of report.html and report.md; by default logs/reports/NAME
   films=2               so many configurations that have no video are filmed; 0 films none
@@ -44,6 +45,9 @@ def report(plain: dict[str, Any]) -> None:
     two = asked.compare is not None
     folders = find_two(asked.compare) if two else find_runs("runs", asked.runs)
     runs, notes = read_runs(folders, config.config_hash)
+    if not two:
+        runs, copies = groups.one_of_each_seed(runs)
+        notes += copies
     for line in [*notes, *(note for run in runs for note in run.notes)]:
         print(f"warning: {line}", file=sys.stderr)
     enough = len(runs) == 2 if two else bool(runs)

@@ -109,6 +109,16 @@ def test_large_videos_are_linked_and_links_are_not_followed(runs, tmp_path, monk
     assert '<img src="../runs/seed0/videos/000160000_0.gif"' in page
 
 
+def test_a_run_that_is_given_twice_counts_once_and_is_named(runs, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(PUBLISHED / "seed0", tmp_path / "copy")
+    args = [f"runs=[{runs},{copy}]", f"out={tmp_path / 'out'}", "films=0"]
+    code, said, warned = command(monkeypatch, capsys, *args)
+    assert (code, warned.count("\n")) == (0, 1) and "of 3 seeds" in said
+    assert f"left out: {copy}" in warned
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"left out: {copy}" in text and "3 runs of 1 configuration" in text
+
+
 def test_a_sweep_that_is_half_done_and_half_broken(cells, tmp_path, monkeypatch, capsys):
     for letter, level in {"A": 0.9, "B": 0.06, "C": 0.06}.items():
         name = "$evil$ <b>" if letter == "C" else cells[letter]["experiment"]
