@@ -13,7 +13,7 @@ from fetchlab.durations import format_duration
 from fetchlab.errors import require
 from fetchlab.report.differences import ABSENT
 from fetchlab.report.levels import LEVELS, RULE, cell
-from fetchlab.report.runs import StoredRun, own_evaluations, read_run
+from fetchlab.report.runs import StoredRun, evaluations, is_own, read_run
 from fetchlab.report.verdict import percent_with_interval, success
 
 BEGIN = "<!-- drawn by `make results` from docs/results: edit those files, not this table -->"
@@ -68,7 +68,7 @@ def _row(run: StoredRun) -> list[str]:
 
 def _on_unused_episodes(folder: Path) -> str:
     """The newest evaluation of the run's own task on episodes that nothing else uses."""
-    told = [one for one in own_evaluations(folder) if one.get("seeds_are") == UNUSED]
+    told = [one for one in evaluations(folder) if one.get("seeds_are") == UNUSED and is_own(one)]
     if not told:
         return ABSENT
     newest: Mapping[str, Any] = told[-1]

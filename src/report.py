@@ -108,7 +108,7 @@ def filmed(
 
     films, notes, made = [], [], 0
     for group in found:
-        stored = [(run, newest_videos(run.folder / "videos")) for run in group.runs]
+        stored = [(run, newest_videos(run.folder)) for run in group.runs]
         run, paths = next((one for one in stored if one[1]), stored[0])
         if not paths and made < at_most and (run.folder / "checkpoints").is_dir():
             from fetchlab.play import film

@@ -14,6 +14,7 @@ from stored import climb, store
 
 import report
 from fetchlab.config import ROOT, config_hash
+from fetchlab.report.media import newest_videos
 from fetchlab.report.runs import read_run
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
@@ -46,11 +47,20 @@ def files(folder):
 
 @pytest.fixture
 def runs(tmp_path):
-    """The published seeds, and a video beside one of them."""
+    """The published seeds, and a video of an evaluation of one of them."""
     folder = Path(shutil.copytree(PUBLISHED, tmp_path / "runs"))
     (folder / "seed0" / "videos").mkdir()
-    shutil.copy(GIF, folder / "seed0" / "videos" / "000160000_0.gif")
+    evaluated(folder / "seed0", "000160000_0")
     return folder
+
+
+def evaluated(run_dir, stem, **told):
+    """Add an evaluation at 160,000 env steps, and its video."""
+    name = f"{stem}_best.gif"
+    shutil.copy(GIF, run_dir / "videos" / name)
+    file = run_dir / "evaluations" / f"{stem}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"env_steps": 160_000, "videos": [name], **told}))
 
 
 def browse(tmp_path, page, *flags):
@@ -101,12 +111,26 @@ def test_the_same_runs_give_the_same_files(runs, tmp_path, monkeypatch, capsys):
 
 
 def test_large_videos_are_linked_and_links_are_not_followed(runs, tmp_path, monkeypatch, capsys):
-    (runs / "seed0" / "videos" / "000160000_1.gif").symlink_to(GIF)
+    names = ["000160000_0_best.gif", "000160000_0_median.gif"]
+    evaluated(runs / "seed0", "000160000_0", videos=names)
+    (runs / "seed0" / "videos" / names[1]).symlink_to(GIF)
     args = [f"runs={runs}", f"out={tmp_path / 'out'}", "embed_mb=0.1"]
     assert command(monkeypatch, capsys, *args)[0] == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "base64" not in page and page.count("<img") == 1
-    assert '<img src="../runs/seed0/videos/000160000_0.gif"' in page
+    assert '<img src="../runs/seed0/videos/000160000_0_best.gif"' in page
+
+
+def test_only_videos_of_the_run_as_it_is_are_its_own(runs):
+    run_dir = runs / "seed0"
+    evaluated(run_dir, "000160000_1", stochastic=True)
+    evaluated(run_dir, "000160000_2", changes={"task.max_episode_steps": 4})
+    evaluated(run_dir, "000160000_3", checkpoint="/other/checkpoints/best_000160000")
+    shutil.copy(GIF, run_dir / "videos" / "999999999_of_nobody.gif")
+    assert [path.name for path in newest_videos(run_dir)] == ["000160000_0_best.gif"]
+    # As it once was: a later evaluation has written over the video of the same env steps.
+    evaluated(run_dir, "000160000_4", stochastic=True, videos=["000160000_0_best.gif"])
+    assert newest_videos(run_dir) == []
 
 
 def test_a_run_that_is_given_twice_counts_once_and_is_named(runs, tmp_path, monkeypatch, capsys):

@@ -195,14 +195,23 @@ def recorded(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
-def own_evaluations(run_dir: Path) -> list[dict[str, Any]]:
-    """What ``src/evaluate.py`` kept in a run's folder of the run as it is, by env steps, then age.
+def evaluations(run_dir: Path) -> list[dict[str, Any]]:
+    """What ``src/evaluate.py`` kept in a run's folder, by env steps, then age."""
+    # Those of the same env steps are numbered: `_10` comes after `_9`.
+    paths = sorted(
+        (run_dir / "evaluations").glob("*.json"), key=lambda path: (len(path.stem), path.stem)
+    )
+    told = [one for one in (read_json(path, dict) for path in paths) if _is_evaluation(one)]
+    return sorted(told, key=lambda one: one[STEPS])
 
-    Its own checkpoints, task and camera, and the mode of its actions.
+
+def is_own(evaluation: Mapping[str, Any]) -> bool:
+    """Whether it is of the run as it is: own checkpoint, task and camera, the mode of its actions.
+
+    The checkpoint of another run is a whole path.
     """
-    told = [read_json(path, dict) for path in _oldest_first(run_dir / "evaluations")]
-    own = [one for one in told if isinstance(one.get(STEPS), int) and _as_it_is(one)]
-    return sorted(own, key=lambda one: one[STEPS])
+    elsewhere = "/" in str(evaluation.get("checkpoint"))
+    return not (elsewhere or evaluation.get("changes") or evaluation.get("stochastic"))
 
 
 class _Anything:
@@ -227,15 +236,8 @@ def _below(path: Path) -> list[Path]:
     return runs
 
 
-def _oldest_first(folder: Path) -> list[Path]:
-    """Evaluations of the same env steps are numbered: ``_10`` comes after ``_9``."""
-    return sorted(folder.glob("*.json"), key=lambda path: (len(path.stem), path.stem))
-
-
-def _as_it_is(told: Mapping[str, Any]) -> bool:
-    """Whether nothing was changed for an evaluation; another run's checkpoint is a whole path."""
-    strange = "/" in str(told.get("checkpoint"))
-    return not (strange or told.get("changes") or told.get("stochastic"))
+def _is_evaluation(told: Mapping[str, Any]) -> bool:
+    return isinstance(told.get(STEPS), int) and isinstance(told.get("videos", []), list)
 
 
 def _evaluations(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
