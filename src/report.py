@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from fetchlab import config, entry, schema
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.run_folder import quoted, require_writable
@@ -94,10 +98,30 @@ def find_two(asked: Sequence[str]) -> list[Path]:
 
 
 def default_out(found: Sequence[Any], two: bool) -> Path:
-    """A folder of its own for each set of configurations, so that drawing again replaces it."""
+    """A folder of its own for each set of configurations, so that drawing again replaces it.
+
+    It has the names of the experiments, and a hash where these alone do not say all.
+    """
+    runs = [group.runs[0] for group in found]
     names = dict.fromkeys(group.label if two else group.runs[0].experiment for group in found)
-    name = re.sub(r"[^\w.+-]+", "_", "+".join(names))[:LONGEST_NAME]
+    name = re.sub(r"[^\w.+-]+", "_", "+".join(names))
+    if len(name) > LONGEST_NAME or not all(map(_as_its_experiment, runs)):
+        of = config.config_hash({"of": [run.identity for run in runs]})
+        name = f"{name[:LONGEST_NAME]}_{of}"
     return config.ROOT / "logs" / "reports" / name
+
+
+def _as_its_experiment(run: Any) -> bool:
+    """Whether a run's configuration is what its experiment's file says today."""
+    from fetchlab.report.differences import decisive
+
+    if run.experiment not in config.names("experiment"):
+        return False
+    try:
+        own = config.compose(run.experiment)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
+        return False
+    return bool(run.identity == config.config_hash(decisive(own)))
 
 
 def filmed(

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from stored import climb, store
 
 import report
 from fetchlab.config import ROOT, config_hash
+from fetchlab.report.groups import each_alone, group_runs
 from fetchlab.report.media import newest_videos
 from fetchlab.report.runs import read_run
 
@@ -119,6 +121,24 @@ def test_large_videos_are_linked_and_links_are_not_followed(runs, tmp_path, monk
     page = (tmp_path / "out" / "report.html").read_text()
     assert "base64" not in page and page.count("<img") == 1
     assert '<img src="../runs/seed0/videos/000160000_0_best.gif"' in page
+
+
+def test_each_set_of_configurations_has_a_folder_of_its_own(compose_run, tmp_path):
+    folders = [
+        store(tmp_path / "own", compose_run("state_push"), [0.1]),
+        store(tmp_path / "arm", compose_run("state_push", "algo.tau=0.1"), [0.1]),
+        store(tmp_path / "mine", {**compose_run("state_push"), "experiment": "mine"}, [0.1]),
+    ]
+    own, arm, mine = (read_run(folder, config_hash) for folder in folders)
+    sets = ([own], [arm], [own, arm], [mine])
+    names = [report.default_out(group_runs(one), two=False).name for one in sets]
+    assert names[0] == "state_push" and len({*names}) == len(names)
+    assert re.fullmatch(r"state_push_[0-9a-f]{8}", names[1])
+    pairs = ([own, own], [own, arm], [arm, own])
+    assert len({report.default_out(each_alone(pair), two=True) for pair in pairs}) == 3
+    long = [replace(own, config={"experiment": f"{'x' * 60}{end}"}, identity=end) for end in "ab"]
+    (one, other) = (report.default_out(group_runs([run]), two=False).name for run in long)
+    assert one != other and one[:60] == other[:60] and len(one) == 69
 
 
 def test_only_videos_of_the_run_as_it_is_are_its_own(runs):
