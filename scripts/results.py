@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fetchlab.config import ROOT, config_hash
+from fetchlab.durable import read_json
 from fetchlab.durations import format_duration
 from fetchlab.errors import require
 from fetchlab.report.differences import ABSENT
 from fetchlab.report.levels import LEVELS, RULE, cell
-from fetchlab.report.runs import StoredRun, read_run
+from fetchlab.report.runs import StoredRun, evaluations, is_own, read_run
 from fetchlab.report.verdict import percent_with_interval, success
 
 BEGIN = "<!-- drawn by `make results` from docs/results: edit those files, not this table -->"
@@ -51,7 +51,7 @@ def redrawn(text: str, runs: Sequence[StoredRun]) -> str:
 
 
 def _row(run: StoredRun) -> list[str]:
-    known = _read(run.folder / PUBLISHED)
+    known = read_json(run.folder / PUBLISHED, dict)
     time = run.summary.get("wall_time_s")
     return [
         f"`{run.folder.parent.name}`",
@@ -68,17 +68,12 @@ def _row(run: StoredRun) -> list[str]:
 
 def _on_unused_episodes(folder: Path) -> str:
     """The newest evaluation of the run's own task on episodes that nothing else uses."""
-    told = [_read(path) for path in sorted((folder / "evaluations").glob("*.json"))]
-    told = [one for one in told if one.get("seeds_are") == UNUSED and not one.get("changes")]
+    told = [one for one in evaluations(folder) if one.get("seeds_are") == UNUSED and is_own(one)]
     if not told:
         return ABSENT
     newest: Mapping[str, Any] = told[-1]
     interval = percent_with_interval(newest["success_rate"], *newest["success_rate_95"])
     return f"{interval}, {newest['episodes']} at {newest['env_steps']:,}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def main() -> None:

@@ -25,11 +25,12 @@ Examples:
 def doctor(plain: dict[str, Any]) -> None:
     """Print what was found; leave with 1 where it is no go."""
     asked = config.own(plain, schema.Doctor)
-    _, run = config.split(plain)
+    command, run = config.split(plain)
     cfg = {key: value for key, value in run.items() if key not in (*vars(asked), "probe")}
     from fetchlab.doctor import examine, show
 
-    if not show(examine(cfg, asked.seconds, asked.picture, plain["probe"])):
+    resumes = command.resume is not None
+    if not show(examine(cfg, asked.seconds, asked.picture, plain["probe"], resumes)):
         sys.exit(1)
 
 

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from fetchlab import config, entry, schema
 from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.run_folder import quoted, require_writable
@@ -18,7 +22,8 @@ Draw a page on stored runs, finished or not: verdict, curves, videos, tables.
 
 Nothing is written into a run's folder. The keys of configs/report.yaml:
   runs=RUNS             a run's folder, a folder with runs below it, a glob, or a list of these;
-                        runs of one configuration are its seeds
+                        runs of one configuration are its seeds,
+                        of several with the same seed the one that went furthest
   compare=[RUN_A,RUN_B] two runs instead: configuration, versions and curves, side by side
   out=DIR               the folder of report.html and report.md; by default logs/reports/NAME
   films=2               so many configurations that have no video are filmed; 0 films none
@@ -44,6 +49,9 @@ def report(plain: dict[str, Any]) -> None:
     two = asked.compare is not None
     folders = find_two(asked.compare) if two else find_runs("runs", asked.runs)
     runs, notes = read_runs(folders, config.config_hash)
+    if not two:
+        runs, copies = groups.one_of_each_seed(runs)
+        notes += copies
     for line in [*notes, *(note for run in runs for note in run.notes)]:
         print(f"warning: {line}", file=sys.stderr)
     enough = len(runs) == 2 if two else bool(runs)
@@ -90,10 +98,30 @@ def find_two(asked: Sequence[str]) -> list[Path]:
 
 
 def default_out(found: Sequence[Any], two: bool) -> Path:
-    """A folder of its own for each set of configurations, so that drawing again replaces it."""
+    """A folder of its own for each set of configurations, so that drawing again replaces it.
+
+    It has the names of the experiments, and a hash where these alone do not say all.
+    """
+    runs = [group.runs[0] for group in found]
     names = dict.fromkeys(group.label if two else group.runs[0].experiment for group in found)
-    name = re.sub(r"[^\w.+-]+", "_", "+".join(names))[:LONGEST_NAME]
+    name = re.sub(r"[^\w.+-]+", "_", "+".join(names))
+    if len(name) > LONGEST_NAME or not all(map(_as_its_experiment, runs)):
+        of = config.config_hash({"of": [run.identity for run in runs]})
+        name = f"{name[:LONGEST_NAME]}_{of}"
     return config.ROOT / "logs" / "reports" / name
+
+
+def _as_its_experiment(run: Any) -> bool:
+    """Whether a run's configuration is what its experiment's file says today."""
+    from fetchlab.report.differences import decisive
+
+    if run.experiment not in config.names("experiment"):
+        return False
+    try:
+        own = config.compose(run.experiment)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
+        return False
+    return bool(run.identity == config.config_hash(decisive(own)))
 
 
 def filmed(
@@ -104,7 +132,7 @@ def filmed(
 
     films, notes, made = [], [], 0
     for group in found:
-        stored = [(run, newest_videos(run.folder / "videos")) for run in group.runs]
+        stored = [(run, newest_videos(run.folder)) for run in group.runs]
         run, paths = next((one for one in stored if one[1]), stored[0])
         if not paths and made < at_most and (run.folder / "checkpoints").is_dir():
             from fetchlab.play import film

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,17 +27,18 @@ from typing import Annotated, Any, Literal
 import imageio.v3 as iio
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fetchlab import config
 from fetchlab.algos.gradients import Reach, look
 from fetchlab.algos.steps import AT_ONCE
-from fetchlab.build import build_env, build_module, replay_size, row_spec
+from fetchlab.build import build_env, build_module, build_trainer, replay_size, row_spec
 from fetchlab.callbacks.stopping import BY_CALLBACK
 from fetchlab.callbacks.throughput import TimeEstimate, format_duration, format_rate
 from fetchlab.durable import write_json
 from fetchlab.entries import PIXELS, EnvSpec
-from fetchlab.errors import ConfigError, RunFailedError
+from fetchlab.errors import ConfigError, RunFailedError, require
 from fetchlab.fields import Above
 from fetchlab.preflight.budget import (
     available_memory_bytes,
@@ -57,7 +58,12 @@ from fetchlab.preflight.sizes import (
 )
 from fetchlab.replay.layout import plan_layout
 from fetchlab.run import STOPS_A_RUN, start
-from fetchlab.run_folder import choose_run_dir
+from fetchlab.run_folder import (
+    _require_free,
+    choose_run_dir,
+    has_checkpoint,
+    require_writable,
+)
 from fetchlab.schema import Run
 from fetchlab.teacher import with_teacher
 
@@ -120,7 +126,11 @@ class Probe(TimeEstimate):
 
 
 def examine(
-    cfg: Mapping[str, Any], seconds: float, picture: str | None, probe: Mapping[str, Any]
+    cfg: Mapping[str, Any],
+    seconds: float,
+    picture: str | None,
+    probe: Mapping[str, Any],
+    resumes: bool = False,
 ) -> Iterator[Finding]:
     """Everything that is found, in turn; ends early at what makes all that follows meaningless.
 
@@ -129,17 +139,20 @@ def examine(
         seconds: to measure.
         picture: file of the frame; None: in ``logs``.
         probe: the node of `Probe`.
+        resumes: whether a run in its folder is to be continued.
 
     Raises:
-        ConfigError: a configuration that cannot work on any machine.
+        ConfigError: a configuration that cannot work on any machine, or no file for the frame.
     """
     cfg = with_teacher(config.plain(cfg))
     run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
+    file = _picture(picture, config.ROOT / "logs" / f"doctor_{run.experiment}.png")
     yield from _packages(config.ROOT / "requirements.lock")
     yield _device(run)
     yield _cores(run)
-    file = Path(picture or config.ROOT / "logs" / f"doctor_{run.experiment}.png")
+    refused = [*_refused(run, run_dir, resumes)]
+    yield from refused
     renderer = _renderer(run)
     yield renderer
     draws = renderer.verdict == "ok"
@@ -149,7 +162,7 @@ def examine(
     yield from frame
     fits = [*_sizes(run, spec, run_dir)]
     yield from fits
-    if all(one.verdict != "no" for one in fits):
+    if all(one.verdict != "no" for one in refused + fits):
         yield from _measured(run, cfg, run_dir, seconds, probe)
 
 
@@ -159,12 +172,21 @@ def show(findings: Iterator[Finding], console: Console | None = None) -> bool:
     table = Table("about", "found", "", show_lines=False)
     for one in findings:
         kept.append(one)
-        table.add_row(one.about, one.found, f"[{COLOURS[one.verdict]}]{one.verdict}[/]")
+        table.add_row(one.about, escape(one.found), f"[{COLOURS[one.verdict]}]{one.verdict}[/]")
     console.print(table)
     against = [f"{one.about}: {one.found}" for one in kept if one.verdict == "no"]
     verdict = f"no go: {'; '.join(against)}" if against else "go"
     console.print(verdict, soft_wrap=True, highlight=False, markup=False)
     return not against
+
+
+def _picture(asked: str | None, otherwise: Path) -> Path:
+    """The frame's file, before anything is looked at."""
+    file, example = Path(asked or otherwise), "e.g. picture=frame.png"
+    ends = file.suffix.lower() == ".png" and not file.is_dir()
+    require(ends, "picture", str(file), "a file that ends in .png", example)
+    require_writable("picture", file.parent, example)
+    return file
 
 
 def _packages(lock: Path) -> Iterator[Finding]:
@@ -214,6 +236,22 @@ def _renderer(run: Run) -> Finding:
     return Finding("renderer", f"{found.backend}: {found.description}")
 
 
+def _refused(run: Run, run_dir: Path, resumes: bool) -> Iterator[Finding]:
+    """What a launch refuses in its first second: its folder, a logger, a callback."""
+    try:
+        if not (resumes and has_checkpoint(run_dir)):
+            _require_free(run_dir)
+        require_writable("run_dir", nearest_existing(run_dir), "choose another")
+    except ConfigError as error:
+        yield Finding("run_dir", str(error), "no")
+    on_cpu = replace(run, trainer=replace(run.trainer, accelerator="cpu"))
+    with tempfile.TemporaryDirectory(prefix="fetchlab-doctor-") as folder:
+        try:
+            build_trainer(on_cpu, Path(folder), {}, {})
+        except ConfigError as error:
+            yield Finding("launch", str(error), "no")
+
+
 def _first_look(run: Run, draws: bool, file: Path) -> tuple[EnvSpec, list[Finding]]:
     """What the environment yields, and a frame of it as the agent or a video would see it."""
     with closing(build_env(run, 1, 1, render=draws)) as env:
@@ -221,7 +259,6 @@ def _first_look(run: Run, draws: bool, file: Path) -> tuple[EnvSpec, list[Findin
         if not draws:
             return spec, []
         frame = obs.get(PIXELS)[0].permute(1, 2, 0).numpy()
-    file.parent.mkdir(parents=True, exist_ok=True)
     times = -(-PICTURE_SIDE // len(frame))
     iio.imwrite(file, frame.repeat(times, 0).repeat(times, 1))
     plain = int(frame.max()) == int(frame.min())

@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,28 +133,26 @@ def _evaluate(
     results: list[dict[str, Any]] = []
     for name, env_steps, played in episodes_of(of, seeds, asked):
         shown = notable(played) if asked.video else {}
-        result = {
-            "experiment": of.run.experiment,
-            "checkpoint": name,
-            "changes": dict(changes),
-            "stochastic": asked.stochastic,
-            **describe(played, env_steps),
-            "seeds": [seeds[0], seeds[-1]],
-            "seeds_are": seeds_are,
-            "videos": write_videos(
-                of.run, played, seeds, shown, folder / "videos", f"{env_steps:09d}"
-            ),
-            "videos_succeed": int(played.success[list(shown.values())].sum()),
-            "table": table(played, seeds),
-        }
-        file = _new_file(folder / "evaluations", f"{env_steps:09d}")
-        write_json(file, {**result, "videos": [Path(path).name for path in result["videos"]]})
-        write_text(file.with_suffix(".csv"), _csv(result["table"]))
+        with _new_file(folder / "evaluations", f"{env_steps:09d}") as file:
+            result = {
+                "experiment": of.run.experiment,
+                "checkpoint": name,
+                "changes": dict(changes),
+                "stochastic": asked.stochastic,
+                **describe(played, env_steps),
+                "seeds": [seeds[0], seeds[-1]],
+                "seeds_are": seeds_are,
+                "videos": write_videos(of.run, played, seeds, shown, folder / "videos", file.stem),
+                "videos_succeed": int(played.success[list(shown.values())].sum()),
+                "table": table(played, seeds),
+            }
+            write_json(file, {**result, "videos": [Path(path).name for path in result["videos"]]})
+            write_text(file.with_suffix(".csv"), _csv(result["table"]))
         results.append({**result, "file": str(file)})
     if len(results) > 1:
         rows = [{k: one[k] for k in one if k not in ("table", "file", "videos")} for one in results]
-        curve = _new_file(folder / "evaluations", "curve")
-        write_json(curve, rows)
+        with _new_file(folder / "evaluations", "curve") as curve:
+            write_json(curve, rows)
         results = [{**one, "curve": str(curve)} for one in results]
     return results
 
@@ -184,8 +182,21 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _new_file(folder: Path, stem: str) -> Path:
-    """A name of its own for each evaluation, and for those that end at the same time."""
+@contextmanager
+def _new_file(folder: Path, stem: str) -> Iterator[Path]:
+    """A name of its own for each evaluation, and for those that end at the same time.
+
+    Nothing is left of it where the evaluation fails.
+    """
+    path = _claimed(folder, stem)
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _claimed(folder: Path, stem: str) -> Path:
     number = 0
     while True:
         path = folder / f"{stem}_{number}.json"
@@ -240,7 +251,13 @@ def _checkpoints(folder: Path, asked: str | None) -> list[tuple[str, Callable[[O
         paths = [newest_policy(folder) if asked is None else Path(asked)]
     for path in paths:
         warn_of_strangers(path, unlisted(path))
-    return [(path.name, partial(_load, path)) for path in paths]
+    return [(_named(path, folder), partial(_load, path)) for path in paths]
+
+
+def _named(path: Path, folder: Path) -> str:
+    """A checkpoint of the run by its name; another by its path, which is no name."""
+    whole = path.resolve()
+    return whole.name if whole.parent == folder.resolve() else str(whole)
 
 
 def _each_state(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from stored import climb, store
 
 import report
 from fetchlab.config import ROOT, config_hash
+from fetchlab.report.groups import each_alone, group_runs
+from fetchlab.report.media import newest_videos
 from fetchlab.report.runs import read_run
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
@@ -46,11 +49,20 @@ def files(folder):
 
 @pytest.fixture
 def runs(tmp_path):
-    """The published seeds, and a video beside one of them."""
+    """The published seeds, and a video of an evaluation of one of them."""
     folder = Path(shutil.copytree(PUBLISHED, tmp_path / "runs"))
     (folder / "seed0" / "videos").mkdir()
-    shutil.copy(GIF, folder / "seed0" / "videos" / "000160000_0.gif")
+    evaluated(folder / "seed0", "000160000_0")
     return folder
+
+
+def evaluated(run_dir, stem, **told):
+    """Add an evaluation at 160,000 env steps, and its video."""
+    name = f"{stem}_best.gif"
+    shutil.copy(GIF, run_dir / "videos" / name)
+    file = run_dir / "evaluations" / f"{stem}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"env_steps": 160_000, "videos": [name], **told}))
 
 
 def browse(tmp_path, page, *flags):
@@ -101,12 +113,54 @@ def test_the_same_runs_give_the_same_files(runs, tmp_path, monkeypatch, capsys):
 
 
 def test_large_videos_are_linked_and_links_are_not_followed(runs, tmp_path, monkeypatch, capsys):
-    (runs / "seed0" / "videos" / "000160000_1.gif").symlink_to(GIF)
+    names = ["000160000_0_best.gif", "000160000_0_median.gif"]
+    evaluated(runs / "seed0", "000160000_0", videos=names)
+    (runs / "seed0" / "videos" / names[1]).symlink_to(GIF)
     args = [f"runs={runs}", f"out={tmp_path / 'out'}", "embed_mb=0.1"]
     assert command(monkeypatch, capsys, *args)[0] == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "base64" not in page and page.count("<img") == 1
-    assert '<img src="../runs/seed0/videos/000160000_0.gif"' in page
+    assert '<img src="../runs/seed0/videos/000160000_0_best.gif"' in page
+
+
+def test_each_set_of_configurations_has_a_folder_of_its_own(compose_run, tmp_path):
+    folders = [
+        store(tmp_path / "own", compose_run("state_push"), [0.1]),
+        store(tmp_path / "arm", compose_run("state_push", "algo.tau=0.1"), [0.1]),
+        store(tmp_path / "mine", {**compose_run("state_push"), "experiment": "mine"}, [0.1]),
+    ]
+    own, arm, mine = (read_run(folder, config_hash) for folder in folders)
+    sets = ([own], [arm], [own, arm], [mine])
+    names = [report.default_out(group_runs(one), two=False).name for one in sets]
+    assert names[0] == "state_push" and len({*names}) == len(names)
+    assert re.fullmatch(r"state_push_[0-9a-f]{8}", names[1])
+    pairs = ([own, own], [own, arm], [arm, own])
+    assert len({report.default_out(each_alone(pair), two=True) for pair in pairs}) == 3
+    long = [replace(own, config={"experiment": f"{'x' * 60}{end}"}, identity=end) for end in "ab"]
+    (one, other) = (report.default_out(group_runs([run]), two=False).name for run in long)
+    assert one != other and one[:60] == other[:60] and len(one) == 69
+
+
+def test_only_videos_of_the_run_as_it_is_are_its_own(runs):
+    run_dir = runs / "seed0"
+    evaluated(run_dir, "000160000_1", stochastic=True)
+    evaluated(run_dir, "000160000_2", changes={"task.max_episode_steps": 4})
+    evaluated(run_dir, "000160000_3", checkpoint="/other/checkpoints/best_000160000")
+    shutil.copy(GIF, run_dir / "videos" / "999999999_of_nobody.gif")
+    assert [path.name for path in newest_videos(run_dir)] == ["000160000_0_best.gif"]
+    # As it once was: a later evaluation has written over the video of the same env steps.
+    evaluated(run_dir, "000160000_4", stochastic=True, videos=["000160000_0_best.gif"])
+    assert newest_videos(run_dir) == []
+
+
+def test_a_run_that_is_given_twice_counts_once_and_is_named(runs, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(PUBLISHED / "seed0", tmp_path / "copy")
+    args = [f"runs=[{runs},{copy}]", f"out={tmp_path / 'out'}", "films=0"]
+    code, said, warned = command(monkeypatch, capsys, *args)
+    assert (code, warned.count("\n")) == (0, 1) and "of 3 seeds" in said
+    assert f"left out: {copy}" in warned
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"left out: {copy}" in text and "3 runs of 1 configuration" in text
 
 
 def test_a_sweep_that_is_half_done_and_half_broken(cells, tmp_path, monkeypatch, capsys):
@@ -181,7 +235,16 @@ def test_a_published_row_has_what_the_publisher_records(tmp_path, compose_run):
     (folder / "evaluations").mkdir()
     told = {"seeds_are": "used neither by training nor by its evaluations", "changes": {}}
     told |= {"success_rate": 0.7, "success_rate_95": [0.6, 0.78], "episodes": 100, "env_steps": 7}
-    (folder / "evaluations" / "000000007_0.json").write_text(json.dumps(told))
+    for name, other in {
+        "000000007_10": {},  # the newest: 10 comes after 2
+        "000000007_2": {"success_rate": 0.1},
+        "000000006_11": {"success_rate": 0.1, "env_steps": 6},
+        "000000008_0": {"success_rate": 0.1, "env_steps": 8, "stochastic": True},
+        "000000008_1": {"success_rate": 0.1, "env_steps": 8, "changes": {"task": {}}},
+        "000000008_2": {"success_rate": 0.1, "env_steps": 8, "checkpoint": "/b/step_000000008"},
+    }.items():
+        (folder / "evaluations" / f"{name}.json").write_text(json.dumps({**told, **other}))
+    (folder / "evaluations" / "curve_0.json").write_text(json.dumps([told, told]))
     (found,) = published(tmp_path)
     row = redrawn_rows([read_run(found, config_hash)])[-1]
     assert row.startswith(

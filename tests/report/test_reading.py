@@ -14,7 +14,7 @@ from fetchlab.config import config_hash
 from fetchlab.errors import ConfigError
 from fetchlab.report import verdict
 from fetchlab.report.differences import NOT_OF_A_GROUP, differing
-from fetchlab.report.groups import each_alone, group_runs
+from fetchlab.report.groups import each_alone, group_runs, one_of_each_seed
 from fetchlab.report.levels import cell, reached
 from fetchlab.report.runs import find_runs, read_run, read_runs
 
@@ -78,6 +78,23 @@ def test_seeds_are_grouped_and_configurations_named(tmp_path, cfg):
         "state_push seed 0",
         "state_push seed 1",
     ]
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path, cfg):
+    store(tmp_path / "0", {**cfg, "seed": 0}, [0.1])
+    store(tmp_path / "1", {**cfg, "seed": 1}, [0.1, 0.2])
+    store(tmp_path / "again", {**cfg, "seed": 0}, [0.1, 0.4])
+    shutil.copytree(tmp_path / "1", tmp_path / "copy")
+    runs, _ = read_runs(find_runs("runs", str(tmp_path)), config_hash)
+    kept, lines = one_of_each_seed(runs)
+    assert [run.folder.name for run in kept] == ["1", "again"]
+    assert lines == [
+        f"left out: {tmp_path}/{left}, {steps} env steps: {tmp_path}/{other} has its configuration "
+        "and seed, and 20,000 env steps"
+        for left, steps, other in (("0", "10,000", "again"), ("copy", "20,000", "1"))
+    ]
+    (group,) = group_runs(kept)
+    assert "of 2 seeds" in group.centre_and_band()
 
 
 def test_a_run_that_is_still_running_reads_fine(tmp_path, cfg):

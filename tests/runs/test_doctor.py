@@ -70,6 +70,45 @@ def test_what_does_not_fit_is_no_go_before_anything_is_trained(compose_run, tmp_
     assert said.splitlines()[-1].startswith("no go: fits: replay.capacity=240: expected a run")
 
 
+@pytest.mark.parametrize(
+    ("given", "about", "words"),
+    [
+        (["logger=[csv,wandb]"], "launch", "logger='wandb': expected a logger that is installed"),
+        (
+            ["callbacks.milestones_of=null", "callbacks/extra=[stop_rule]"],
+            "launch",
+            "this experiment has none: give callbacks.extra.stop_rule.take_off_env_steps=N",
+        ),
+        (["run_dir={copied}"], "run_dir", "expected a folder without a run; continue that run"),
+        (["run_dir={copied}/config.yaml/mine"], "run_dir", "expected a folder that can be written"),
+    ],
+)
+def test_what_a_launch_refuses_at_once_is_no_go(
+    compose_run, copied, tmp_path, monkeypatch, given, about, words
+):
+    monkeypatch.setattr(doctor, "start", lambda cfg: pytest.fail("trained"))
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    cfg = compose_run("state_push", *SMALL, *(one.format(copied=copied) for one in given))
+    before = sorted(copied.rglob("*"))
+    found = list(doctor.examine(cfg, 0.5, str(tmp_path / "frame.png"), PROBE))
+    (refused,) = [one for one in found if one.verdict == "no"]
+    assert refused.about == about and words in refused.found
+    assert sorted(copied.rglob("*")) == before
+
+
+def test_a_finding_is_shown_as_it_is():
+    console = Console(file=(out := io.StringIO()), width=300, _environ={})
+    assert not doctor.show(iter([doctor.Finding("launch", "'.[wandb]' [/x]", "no")]), console)
+    assert out.getvalue().count("'.[wandb]' [/x]") == 2
+
+
+def test_a_run_in_the_folder_is_no_reason_where_it_is_to_be_continued(copied, compose_run):
+    run = check(compose_run("state_reach", *SMALL))
+    assert [one.about for one in doctor._refused(run, copied, resumes=False)] == ["run_dir"]
+    assert [*doctor._refused(run, copied, resumes=True)] == []
+
+
 def test_a_routing_that_is_not_what_it_says_is_no_go():
     reach = [Reach("critic", "encoder", 8, 0, 0, True), Reach("actor", "encoder", 8, 8, 8, False)]
     first, second = doctor._routing(reach)
@@ -132,8 +171,8 @@ def test_the_exit_code_is_the_verdict(monkeypatch, capsys, verdict, code):
         with pytest.raises(SystemExit) as left:
             command.main()
         assert left.value.code == code
-    ((cfg, seconds, picture, probe),) = seen
-    assert (seconds, picture, cfg["algo"]["lr"]) == (3, "a b.png", 1e-4)
+    ((cfg, seconds, picture, probe, resumes),) = seen
+    assert (seconds, picture, cfg["algo"]["lr"], resumes) == (3, "a b.png", 1e-4, False)
     assert probe == {**PROBE, "seconds": 3}
     check(cfg)  # a run's own keys, and no other
     assert capsys.readouterr().out.splitlines()[-1] == ("no go: disk: x" if code else "go")
@@ -153,6 +192,9 @@ def test_help(monkeypatch, capsys):
         (["experiment=nope"], "experiment/nope"),
         (["experiment=state_reach", "seconds=0"], "seconds=0: expected a positive number"),
         (["experiment=state_reach", "secs=5"], "secs"),
+        (["experiment=state_reach", "picture=/tmp/f"], "picture='/tmp/f': expected a file that"),
+        (["experiment=state_reach", "picture=/tmp/f.txt"], "picture='/tmp/f.txt': expected a file"),
+        (["experiment=state_reach", "picture=/proc/x/f.png"], "picture='/proc/x': expected a fold"),
     ],
 )
 def test_slips_are_one_line_and_exit_code_2(args, words):

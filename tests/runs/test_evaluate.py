@@ -32,6 +32,8 @@ from fetchlab.config import typed
 from fetchlab.errors import RunFailedError
 from fetchlab.footage import footage, notable
 from fetchlab.play import evaluate, request
+from fetchlab.report.media import newest_videos
+from fetchlab.report.runs import evaluations, is_own
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,8 +157,8 @@ def test_the_command_line_says_which_episodes_it_played(finished, capsys, monkey
 def test_options_in_any_capitals_and_a_video(copied, capsys, monkeypatch):
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "episodes=1", "video=TRUE")
     assert (err, code) == ("", 0)
-    assert f"video: {copied}/videos/000000800_best.mp4\nof these 1 episodes 0 succeed\n" in out
-    video = copied / "videos" / "000000800_best.mp4"
+    assert f"video: {copied}/videos/000000800_0_best.mp4\nof these 1 episodes 0 succeed\n" in out
+    video = copied / "videos" / "000000800_0_best.mp4"
     assert video.stat().st_size > 1000
     meta = next(load_encoder().read_frames(video))
     assert meta["size"] == (396, 396)  # 384 and the frame around; an agent without pixels
@@ -176,7 +178,7 @@ def test_the_best_the_median_and_the_worst_are_shown_and_each_row_is_told(
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", *args, f"out={copied}/there")
     assert (err, code) == ("", 0)
     names = ["best", "median", "worst"]
-    videos = [copied / "there" / "videos" / f"000000800_{name}.mp4" for name in names]
+    videos = [copied / "there" / "videos" / f"000000800_0_{name}.mp4" for name in names]
     assert [line for line in out.splitlines() if line.startswith("video")] == [
         f"video: {video}" for video in videos
     ]
@@ -222,6 +224,28 @@ def test_an_episode_that_does_not_repeat_itself_is_not_shown(compose_run):
         footage(run, other, [3], [0], side=32)
 
 
+def test_an_evaluation_that_cannot_be_filmed_leaves_nothing(copied, monkeypatch):
+    def fails(*_):
+        raise RunFailedError("came out otherwise")
+
+    monkeypatch.setattr("fetchlab.footage.footage", fails)
+    with pytest.raises(RunFailedError, match="came out otherwise"):
+        play_run(copied, 1, video=True)
+    assert [*(copied / "evaluations").iterdir()] == []
+
+
+def test_each_evaluation_has_videos_of_its_own_and_the_report_shows_the_runs(copied, monkeypatch):
+    monkeypatch.setattr("fetchlab.footage.SIDE", 32)
+    shown = play_run(copied, 1, video=True)["videos"]
+    before = Path(shown[0]).read_bytes()
+    short = {"task.max_episode_steps": 4}
+    for changes, more in ((short, {}), ({}, {"stochastic": True})):
+        asked = request(run=str(copied), episodes=1, video=True, **more)
+        assert evaluate(asked, changes)[0]["videos"] != shown
+    assert [str(path) for path in newest_videos(copied)] == shown
+    assert Path(shown[0]).read_bytes() == before
+
+
 def test_all_checkpoints_of_a_run_are_a_curve(copied, capsys, monkeypatch):
     out, err, code = evaluation(
         capsys, monkeypatch, f"run={copied}", "checkpoint=all", "episodes=2"
@@ -242,6 +266,16 @@ def test_all_checkpoints_of_a_run_are_a_curve(copied, capsys, monkeypatch):
     out, err, code = evaluation(capsys, monkeypatch, f"run={copied}", "checkpoint=all")
     assert (out, code) == ("", 1)
     assert err.endswith("no valid checkpoint\n") and err.count("error:") == 1
+
+
+def test_another_runs_checkpoint_is_kept_under_its_whole_path(copied, tmp_path):
+    other = Path(shutil.copytree(copied, tmp_path / "other"))
+    for run in (copied, other):
+        newest = newest_valid(run / "checkpoints")
+        (result,) = evaluate(request(run=str(copied), episodes=1, checkpoint=str(newest)), {})
+        told = json.loads(Path(result["file"]).read_text())
+        assert told["checkpoint"] == (newest.name if run == copied else str(newest.resolve()))
+    assert [is_own(one) for one in evaluations(copied)] == [True, False]
 
 
 def test_a_stochastic_policy_repeats_itself_and_is_not_the_mode(finished, tmp_path):

@@ -78,6 +78,28 @@ class Group:
         return f"{centre} of {seeds} seeds, 95 % bootstrap interval"
 
 
+def one_of_each_seed(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
+    """Of each configuration and seed the run that went furthest, and a line for each left out.
+
+    A copy of a run is no second seed.
+    """
+    furthest: dict[tuple[str, int], StoredRun] = {}
+    for run in runs:
+        of = run.identity, run.seed
+        furthest[of] = max(furthest.get(of, run), run, key=lambda one: one.env_steps)
+    kept, lines = [], []
+    for run in runs:
+        other = furthest[run.identity, run.seed]
+        if other is run:
+            kept.append(run)
+        else:
+            says = f"has its configuration and seed, and {other.env_steps:,} env steps"
+            lines.append(
+                f"left out: {run.folder}, {run.env_steps:,} env steps: {other.folder} {says}"
+            )
+    return kept, lines
+
+
 def group_runs(runs: Sequence[StoredRun]) -> list[Group]:
     """One group for each configuration, in the order of their experiments' names."""
     by_identity: dict[str, list[StoredRun]] = {}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from fetchlab.report.runs import evaluations, is_own
+
 AT_MOST = 4  # of one policy
 KINDS = {".mp4": "video/mp4", ".gif": "image/gif"}
 
@@ -28,20 +30,27 @@ class Video:
     moves: bool
 
 
-def newest_videos(folder: Path) -> list[Path]:
-    """Of those in a run's ``videos/``, those of the newest policy: their names begin alike.
+def newest_videos(run_dir: Path) -> list[Path]:
+    """Of a run's ``videos/`` those of its newest own evaluation that has any, see `is_own`.
 
     Files only: a folder from somebody else may hold links to what is not its own.
     """
+    folder = run_dir / "videos"
     if not folder.is_dir() or folder.is_symlink():
         return []
-    found = [
+    there = [
         path
         for path in sorted(folder.iterdir())
         if path.suffix in KINDS and path.is_file() and not path.is_symlink() and path.name[0] != "."
     ]
-    newest = max((_policy(path) for path in found), default="")
-    return [path for path in found if _policy(path) == newest][:AT_MOST]
+    told = evaluations(run_dir)
+    # A name may be of two evaluations: once it was that of the env steps alone.
+    others = {str(name) for one in told if not is_own(one) for name in one.get("videos", [])}
+    for one in reversed([one for one in told if is_own(one)]):
+        names = {*map(str, one.get("videos", []))} - others
+        if found := [path for path in there if path.name in names]:
+            return found[:AT_MOST]
+    return []
 
 
 def videos(paths: Sequence[tuple[str, Path]], out: Path, limit_bytes: int) -> list[Video]:
@@ -61,8 +70,3 @@ def videos(paths: Sequence[tuple[str, Path]], out: Path, limit_bytes: int) -> li
             source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         found.append(Video(caption, source, kind.startswith("video")))
     return found
-
-
-def _policy(path: Path) -> str:
-    """The part of a video's name that its policy's env steps make: ``000160000`` of _0 and _1."""
-    return path.stem.partition("_")[0]

@@ -21,6 +21,7 @@ import numpy as np
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.manifest import CheckpointError
 from fetchlab.checkpoint.safe_config import load_run_config
+from fetchlab.durable import read_json
 from fetchlab.errors import ConfigError, require
 from fetchlab.report.differences import decisive
 
@@ -194,6 +195,25 @@ def recorded(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
+def evaluations(run_dir: Path) -> list[dict[str, Any]]:
+    """What ``src/evaluate.py`` kept in a run's folder, by env steps, then age."""
+    # Those of the same env steps are numbered: `_10` comes after `_9`.
+    paths = sorted(
+        (run_dir / "evaluations").glob("*.json"), key=lambda path: (len(path.stem), path.stem)
+    )
+    told = [one for one in (read_json(path, dict) for path in paths) if _is_evaluation(one)]
+    return sorted(told, key=lambda one: one[STEPS])
+
+
+def is_own(evaluation: Mapping[str, Any]) -> bool:
+    """Whether it is of the run as it is: own checkpoint, task and camera, the mode of its actions.
+
+    The checkpoint of another run is a whole path.
+    """
+    elsewhere = "/" in str(evaluation.get("checkpoint"))
+    return not (elsewhere or evaluation.get("changes") or evaluation.get("stochastic"))
+
+
 class _Anything:
     """Targets are shown, never called: any may be named."""
 
@@ -214,6 +234,10 @@ def _below(path: Path) -> list[Path]:
             runs.append(Path(folder))
             inside.clear()
     return runs
+
+
+def _is_evaluation(told: Mapping[str, Any]) -> bool:
+    return isinstance(told.get(STEPS), int) and isinstance(told.get("videos", []), list)
 
 
 def _evaluations(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
