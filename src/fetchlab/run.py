@@ -48,7 +48,7 @@ from fetchlab.run_folder import (
 )
 from fetchlab.run_report import announce, learned, summarize, write_config
 from fetchlab.schema import Run
-from fetchlab.scratch import carry_replay, lost_replay, place_replay
+from fetchlab.scratch import carry_replay, lost_replay, place_replay, placed_replay
 from fetchlab.teacher import taught_by, with_teacher
 
 #: What a resume may change without `force_resume`.
@@ -75,8 +75,7 @@ def start(cfg: Mapping[str, Any], scratch: str | None = None) -> dict[str, Any]:
     cfg = with_teacher(config.plain(cfg))
     run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
-    with claimed(run_dir), _in_one_line(run_dir):
-        place_replay(run_dir, scratch)
+    with claimed(run_dir), _in_one_line(run_dir), placed_replay(run_dir, scratch):
         return _run(run, cfg, run_dir, checkpoint=None, record=_record(run, cfg))
 
 
