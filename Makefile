@@ -3,6 +3,8 @@ EXPERIMENT ?=
 ARGS ?=
 RUNS ?=
 VENV_PYTHON := .venv/bin/python
+comma := ,
+space := $(subst x,,x x)
 BENCHES := state_vs_sb3 envs render replay update overhead profile_round startup safety scaling contention gpu
 
 .DEFAULT_GOAL := help
@@ -22,8 +24,8 @@ demo: setup ## play a published policy that sees: success with its interval, and
 	$(VENV_PYTHON) src/evaluate.py policy=docs/results/pixel_push_laptop/seed0/policy out=logs/demo \
 		episodes=20 video=true $(ARGS)
 
-report: setup ## a page on runs: RUNS=logs/state_reach, a folder, glob or [list]
-	$(VENV_PYTHON) src/report.py $(RUNS:%=runs=%) $(ARGS)
+report: setup ## a page on runs: RUNS=logs/state_reach, a folder, glob or [list], or several words
+	$(VENV_PYTHON) src/report.py $(if $(word 2,$(RUNS)),'runs=[$(subst $(space),$(comma),$(strip $(RUNS)))]',$(RUNS:%=runs=%)) $(ARGS)
 
 results: setup ## the table of docs/results.md, from the files in docs/results
 	$(VENV_PYTHON) scripts/results.py

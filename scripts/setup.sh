@@ -3,8 +3,9 @@
 #
 #   bash scripts/setup.sh        what `make train` and `make test` call; costs nothing when nothing changed
 #
-# PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13). pip's own settings (PIP_INDEX_URL,
-# PIP_FIND_LINKS, pip.conf ...) decide where packages come from; nothing is hard-coded here.
+# PYTHON=/path/to/python chooses the interpreter (3.11 to 3.13); a .venv of another version is made
+# anew. pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, pip.conf ...) decide where packages come from;
+# nothing is hard-coded here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -76,14 +77,22 @@ find_python() {
   return 1
 }
 
+# What uv made, or a `python -m venv` that was interrupted, has no pip.
+venv_ready() { # of the same version as an interpreter, where that is not ''
+  .venv/bin/python -c "$SUITABLE" 2>/dev/null && .venv/bin/python -c 'import pip' 2>/dev/null &&
+    { [ -z "$1" ] || [ "$(.venv/bin/python --version)" = "$("$1" --version)" ]; }
+}
+
 # Debian splits ensurepip into a package of its own: a bare python3 cannot make a virtual environment.
 virtual_environment() {
-  local python version
-  if [ -x .venv/bin/python ] && .venv/bin/python -c "$SUITABLE"' or __import__("pip")' 2>/dev/null; then
+  local python='' version
+  if [ -n "${PYTHON:-}" ]; then
+    python=$(find_python) || die "PYTHON=$PYTHON is not a Python of 3.11 to 3.13"
+  fi
+  if venv_ready "$python"; then
     return
   fi
-  if ! python=$(find_python); then
-    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not a Python of 3.11 to 3.13"
+  if [ -z "$python" ] && ! python=$(find_python); then
     apt_ready || die "no Python of 3.11 to 3.13 found; install one (as root: $(apt_command python3 python3-venv)) or set PYTHON"
     say "no Python of 3.11 to 3.13 found: installing the system's"
     apt_install python3 python3-venv && python=$(find_python) ||

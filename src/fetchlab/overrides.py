@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from fetchlab import schema
+from fetchlab.config import CONFIGS
 from fetchlab.conform import unknown_key
 from fetchlab.errors import ConfigError, require
 
@@ -23,6 +27,8 @@ _TAKEN = re.compile(
 _SWEPT = re.compile(
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL
 )
+_UNNAMED = "Config group override must be a string or a list"
+_GROUP = re.compile(r"\+{0,2}\w")  # not a flag, nor a group to leave out
 _LEXER = "LexerNoViableAltException: "
 _CARET = re.compile(r"\n( *)\^\n")
 
@@ -84,6 +90,8 @@ def _rewritten(error: Exception, text: str, known: Sequence[str]) -> str:
         name, _, value = swept[1].partition("=")
         remedy = f"{_quote(name, value)}, write a list as {name}=[a,b], or sweep with -m"
         return str(ConfigError(name, value, "one value", remedy))
+    if text.startswith(_UNNAMED) and (unnamed := _unnamed(sys.argv[1:])):
+        return str(unnamed)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         remedy = "restore what is missing, or give this key a value"
         return f"{error.full_key}: {text.splitlines()[0]}; {remedy}"
@@ -99,6 +107,30 @@ def _unread(error: Exception, key: str, text: str | None) -> tuple[str, Any]:
     for name in inner.removeprefix(f"{key}.").split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return inner, value
+
+
+def _unnamed(args: Sequence[str]) -> ConfigError | None:
+    """The first group of a command line that is given no name; Hydra does not say which it is."""
+    for arg in args:
+        if "=" not in arg or not _GROUP.match(arg):
+            continue
+        given = OverridesParser.create().parse_override(arg)
+        group, value = given.key_or_group, given.value()
+        for one in getattr(value, "list", [value]):  # of a sweep, its choices
+            if (CONFIGS / group).is_dir() and (one is None or isinstance(one, int | float)):
+                return ConfigError(group, one, f"a name of configs/{group}", _instead(group))
+    return None
+
+
+def _instead(group: str) -> str:
+    """What to write for none of a group's files, where there can be none."""
+    if (CONFIGS / group / "none.yaml").is_file():
+        return f"write {group}=none"
+    defaults = yaml.safe_load((CONFIGS / "train.yaml").read_text())["defaults"]
+    if {group: []} in defaults:
+        return f"write {group}=[]"
+    without = NoneType in get_args(get_type_hints(schema.Run).get(group))
+    return f"write '~{group}' for none" if without else "leave it out, or give one of them"
 
 
 def are_several(args: Sequence[str]) -> bool:

@@ -48,8 +48,8 @@ from fetchlab.run_folder import (
 )
 from fetchlab.run_report import announce, learned, summarize, write_config
 from fetchlab.schema import Run
-from fetchlab.scratch import carry_replay, lost_replay, place_replay
-from fetchlab.teacher import taught_by, with_teacher
+from fetchlab.scratch import carry_replay, lost_replay, place_replay, placed_replay
+from fetchlab.teacher import taught_by, teacher_as_path, with_teacher
 
 #: What a resume may change without `force_resume`.
 MAY_CHANGE = (
@@ -78,8 +78,7 @@ def start(cfg: Mapping[str, Any], scratch: str | None = None) -> dict[str, Any]:
     cfg = with_teacher(config.plain(cfg))
     run = config.check(cfg)
     run_dir = choose_run_dir(cfg, datetime.now())
-    with claimed(run_dir), _in_one_line(run_dir):
-        place_replay(run_dir, scratch)
+    with claimed(run_dir), _in_one_line(run_dir), placed_replay(run_dir, scratch):
         return _run(run, cfg, run_dir, checkpoint=None, record=_record(run, cfg))
 
 
@@ -133,7 +132,7 @@ def start_or_resume(
 
     def asked(own: Mapping[str, Any]) -> dict[str, Any]:
         new = {**cfg, "teacher": own["teacher"]} if taught_by(own, cfg) else dict(cfg)
-        lines = config_difference(own, new, MAY_CHANGE)
+        lines = config_difference(teacher_as_path(own, new), new, MAY_CHANGE)
         expected = "a folder without a run, or with one of this configuration"
         way = f"it differs in {'; '.join(lines)}; give another run_dir, or force_resume=true"
         require(force or not lines, "run_dir", str(run_dir), expected, way)

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -123,7 +123,7 @@ def claimed(path: Path) -> Iterator[None]:
         RunLockedError: another process uses it.
     """
     _require_free(path)
-    made = not os.path.lexists(path)
+    made = missing(path)
     require_writable("run_dir", path, "choose another")
     with RunLock(path):
         _require_free(path)  # another process may have been quicker
@@ -133,10 +133,20 @@ def claimed(path: Path) -> Iterator[None]:
         except BaseException:
             if not has_checkpoint(path):
                 _remove(path, (*STARTED, *RESULTS, LOCK_FILE))
-                if made:
-                    with suppress(OSError):  # somebody else's files stay, and so does their folder
-                        path.rmdir()
+                remove_empty(made)
             raise
+
+
+def missing(folder: Path) -> list[Path]:
+    """What has to be made for a folder to be there, the innermost first."""
+    return [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first; somebody else's files stay, and so does their folder."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def require_writable(key: str, folder: Path, remedy: str) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fetchlab.errors import ConfigError
 from fetchlab.replay.files import LAYOUT_FILE
-from fetchlab.run_folder import quoted, require_writable
+from fetchlab.run_folder import has_checkpoint, missing, quoted, remove_empty, require_writable
 
 REPLAY = "replay"
 
@@ -29,6 +31,21 @@ def place_replay(run_dir: Path, scratch: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
         require_writable("paths.scratch", folder, "choose another")
         link.symlink_to(folder)
+
+
+@contextmanager
+def placed_replay(run_dir: Path, scratch: str | None) -> Iterator[None]:
+    """`place_replay`, which is taken back where the run ends without a checkpoint."""
+    folder = None if scratch is None else _folder(run_dir, scratch)
+    made = [] if folder is None else missing(folder)
+    try:
+        place_replay(run_dir, scratch)
+        yield
+    except BaseException:
+        if folder is not None and not has_checkpoint(run_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_empty(made)
+        raise
 
 
 def carry_replay(run_dir: Path, scratch: str | None) -> None:

@@ -52,8 +52,9 @@ def compose(base: Planned, overrides: Sequence[str]) -> dict[str, Any]:
     given = list(base.overrides)
     folders = [given[n + 1] for n, one in enumerate(given) if one == "--config-dir"]
     paths = [literal([f"x=file://{folder}"], ["x"])[0][2:] for folder in folders]
+    paths += [one.partition("=")[2][1:-1] for one in given if one.startswith("hydra.searchpath=[")]
     search = [f"hydra.searchpath=[{','.join(paths)}]"] if paths else []
-    others = [one for one in given if "=" in one and section(one) != "experiment"]
+    others = [one for one in given if "=" in one and section(one) not in ("experiment", "hydra")]
     try:
         return config.compose(str(base.cfg["experiment"]), *search, *others, *overrides)
     except (HydraException, OmegaConfBaseException) as error:

@@ -88,11 +88,12 @@ def planned(plain: Mapping[str, Any]) -> Planned:
     overrides = [one for one in hydra.overrides.task if section(one) not in _OF_THE_SWEEP]
     folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
     flags = [flag for folder in folders for flag in ("--config-dir", folder)]
+    searched = [one for one in hydra.overrides.hydra if one.startswith("hydra.searchpath=")]
     return Planned(
         cfg,
         root.resolve() / folder_name(cfg),
         # A sweep's file may set more than the sweeper's parameters.
-        (*flags, *overrides, "hydra.mode=RUN"),
+        (*flags, *searched, *overrides, "hydra.mode=RUN"),
         asked,
     )
 

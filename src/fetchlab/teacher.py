@@ -41,7 +41,7 @@ def with_teacher(cfg: Mapping[str, Any]) -> dict[str, Any]:
         theirs, ours = getattr(teacher.task, key), getattr(student.task, key)
         expected = f"a run with the student's task.{key}={ours!r}, and its own is {theirs!r}"
         require(theirs == ours, "teacher", given, expected, "give another, or the task of this one")
-    return {**cfg, "teacher": {**config.to_play(stored), "ckpt_path": str(checkpoint)}}
+    return {**cfg, "teacher": {**config.to_play(stored), "ckpt_path": str(checkpoint.resolve())}}
 
 
 def taught_by(own: Mapping[str, Any], cfg: Mapping[str, Any]) -> bool:
@@ -49,8 +49,16 @@ def taught_by(own: Mapping[str, Any], cfg: Mapping[str, Any]) -> bool:
     learned, given = own.get("teacher"), cfg.get("teacher")
     if not isinstance(learned, Mapping) or not isinstance(given, str):
         return False
-    checkpoint = Path(str(learned.get("ckpt_path"))).absolute()
-    return Path(given).absolute() in (checkpoint, checkpoint.parent.parent)
+    checkpoint = Path(str(learned.get("ckpt_path"))).resolve()
+    return Path(given).resolve() in (checkpoint, checkpoint.parent.parent)
+
+
+def teacher_as_path(own: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's configuration as ``cfg`` is given: with a path for a teacher where that has one."""
+    learned, given = own.get("teacher"), cfg.get("teacher")
+    if not isinstance(learned, Mapping) or isinstance(given, Mapping):
+        return dict(own)
+    return {**own, "teacher": learned.get("ckpt_path")}
 
 
 def _found(given: str) -> tuple[Path, Path]:

@@ -102,6 +102,31 @@ def test_what_cannot_be_composed_names_key_expectation_and_remedy(override, line
     assert "use +" not in said
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("encoder=null", "encoder=None: expected a name of configs/encoder; write '~encoder'"),
+        ("encoder=18", "encoder=18: expected a name of configs/encoder; write '~encoder'"),
+        ("symmetry=null", "symmetry=None: expected a name of configs/symmetry; write symmetry="),
+        ("auxiliary=null", "auxiliary=None: expected a name of configs/auxiliary; write auxili"),
+        ("callbacks/extra=null", "callbacks/extra=None: expected a name of configs/callbacks/ext"),
+        (
+            "logger=null",
+            "logger=None: expected a name of configs/logger; leave it out, or give one",
+        ),
+        ("task=null", "task=None: expected a name of configs/task; leave it out, or give one"),
+    ],
+)
+def test_a_group_that_is_given_no_name_is_named_and_the_advice_works(override, line, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["src/train.py", "seed=3", "--cfg", "job", override])
+    said = said_of("seed=3", override)
+    assert said.startswith(line)
+    advised = shlex.split(said.partition("write ")[2].removesuffix(" for none"))
+    config.check(config.compose("state_reach", *advised))
+    monkeypatch.setattr(sys, "argv", ["src/train.py", "-m", "seed=0,3", f"{override},other"])
+    assert said_of(override) == said
+
+
 def test_an_unreadable_yaml_is_one_line(tmp_path):
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(b"seed: 1\n# \xe9\n")

@@ -151,6 +151,18 @@ def test_what_start_ups_leave_behind_is_cleared_and_nothing_else(finished, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"tensorboard", "notes.txt"}
 
 
+def test_the_folders_that_were_made_for_a_run_go_with_it_and_no_others(tmp_path):
+    (tmp_path / "p0").mkdir()
+    for path in ("p0/p1/p2/p3", "p0/p1/p4"):
+        with pytest.raises(KeyboardInterrupt), claimed(tmp_path / path):
+            assert (tmp_path / path).is_dir()
+            if path.endswith("p4"):
+                (tmp_path / "p0" / "p1" / "notes.txt").write_text("mine")
+            raise KeyboardInterrupt
+        kept = ["p0/p1", "p0/p1/notes.txt"] if path.endswith("p4") else []
+        assert sorted(map(str, tree(tmp_path))) == ["p0", *kept]
+
+
 @pytest.mark.parametrize(
     "files",
     [

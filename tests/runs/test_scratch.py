@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fetchlab import run
 from fetchlab.algos.sac import SAC
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
@@ -64,3 +65,23 @@ def test_a_replay_on_scratch_is_carried_where_it_can_be_read_and_plainly_lost_wh
     assert len(payload["ReplayDataModule"]["replay"]["_storage"]["episode_env"]) == 4
     even_longer = {**cfg, "total_env_steps": 140}  # from then on exactly, and not forced
     assert start_or_resume(even_longer, False, str(first))["status"] == "finished"
+
+
+@pytest.mark.parametrize("kept", [(), ("theirs",)])
+def test_a_start_that_fails_leaves_nothing_on_scratch(kept, compose_run, tmp_path, monkeypatch):
+    scratch = tmp_path / "disk" / "scratch"
+    for name in kept:
+        (scratch / name).mkdir(parents=True)
+    load, found = run._load_weights, []
+
+    def seen(*given):
+        found.extend(scratch.glob("run_*/state.bin"))
+        load(*given)
+
+    monkeypatch.setattr(run, "_load_weights", seen)
+    cfg = compose_run("state_reach", *SHORT, f"run_dir={tmp_path / 'run'}", "ckpt_path=none")
+    with pytest.raises(ConfigError, match="ckpt_path='none'"):
+        start(cfg, str(scratch))
+    assert len(found) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"] * len(kept)
+    assert not kept or [path.name for path in scratch.iterdir()] == [*kept]

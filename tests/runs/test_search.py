@@ -115,10 +115,14 @@ def test_a_folder_of_configurations_is_known_to_trials(base, tmp_path):
     (tmp_path / "own, $1" / "sweep").mkdir(parents=True)
     file = tmp_path / "own, $1" / "sweep" / "mine.yaml"
     file.write_text("# @package _global_\nalgo: {discount: 0.5}\n")
+    (tmp_path / "relabel").mkdir()
+    (tmp_path / "relabel" / "mine.yaml").write_text("_target_: mine\n")
     known = base()
     flags = ("--config-dir", str(file.parents[1]), "sweep=mine")
+    flags += (f"hydra.searchpath=[file://{tmp_path}]", "relabel=mine")
     cfg = compose(Planned(known.cfg, known.folder, (*flags, *known.overrides), None), ["seed=3"])
-    assert (cfg["algo"]["discount"], cfg["seed"], cfg["total_env_steps"]) == (0.5, 3, 60)
+    assert (cfg["algo"]["discount"], cfg["relabel"]["_target_"]) == (0.5, "mine")
+    assert (cfg["seed"], cfg["total_env_steps"]) == (3, 60)
 
 
 def command(*overrides, python_path=()):

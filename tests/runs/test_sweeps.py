@@ -80,6 +80,18 @@ def test_a_sweep_whose_file_names_the_experiments_is_planned_from_the_command_li
     assert last.startswith("error: 4 of 4 runs failed")
 
 
+def test_folders_of_configurations_are_known_to_each_run(tmp_path):
+    own = {"experiment": "defaults: [state_reach]\n", "sweep": "ckpt_path: none\n"}
+    for group, text in own.items():
+        (tmp_path / group / group).mkdir(parents=True)
+        (tmp_path / group / group / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    given = ("--config-dir", str(tmp_path / "sweep"), "sweep=mine")
+    given += (f"hydra.searchpath=[file://{tmp_path / 'experiment'}]", "experiment=mine")
+    done = multirun(*given, *ONE_EVALUATION, f"run_dir={tmp_path / 'runs'}")
+    assert done.returncode == 1
+    assert ": ckpt_path='none': expected a checkpoint of the same networks" in done.stderr
+
+
 def killed(*overrides, when):
     """The same, killed -9 at a moment."""
     command = [sys.executable, ROOT / "src/train.py", "-m", *overrides]

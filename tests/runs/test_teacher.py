@@ -15,7 +15,7 @@ import train as entry
 from fetchlab.checkpoint.find import newest_valid
 from fetchlab.checkpoint.torch_io import read_payload
 from fetchlab.errors import ConfigError
-from fetchlab.run import resume, start
+from fetchlab.run import resume, start, start_or_resume
 from fetchlab.teacher import with_teacher
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
@@ -74,6 +74,23 @@ def test_a_checkpoint_of_the_teachers_may_be_named(compose_run, teacher, tmp_pat
     (run_dir / "config.yaml").write_text(yaml.safe_dump({**whole, "teacher": stored}))
     with pytest.raises(ConfigError, match=r"^teacher.algo._target_='os.system': expected a target"):
         resume(run_dir, {"total_env_steps": 56}, force=False)
+
+
+def test_a_teacher_is_the_same_by_any_spelling_and_another_is_one_difference(
+    compose_run, teacher, tmp_path, monkeypatch
+):
+    (link := tmp_path / "link").symlink_to(teacher)
+    monkeypatch.chdir(teacher / "checkpoints")
+    given = (*STUDENT, "total_env_steps=28", f"run_dir={tmp_path / 'run'}")
+    start(compose_run(*given, "teacher=.."))
+    checkpoint = newest_valid(teacher / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    for same in (teacher, f"{teacher}/checkpoints/..", link, f"link/checkpoints/{checkpoint.name}"):
+        cfg = compose_run(*given, f"teacher={same}")
+        assert start_or_resume(cfg, False)["status"] == "finished"
+    with pytest.raises(ConfigError) as caught:
+        start_or_resume(compose_run(*given, "teacher=other"), False)
+    assert f"it differs in teacher: {checkpoint} -> other; give" in str(caught.value)
 
 
 def test_a_published_run_of_best_weights_alone_teaches(compose_run, teacher, tmp_path):
