@@ -59,9 +59,9 @@ from fetchlab.preflight.sizes import (
 from fetchlab.replay.layout import plan_layout
 from fetchlab.run import STOPS_A_RUN, start
 from fetchlab.run_folder import (
-    _require_free,
     choose_run_dir,
     has_checkpoint,
+    require_free,
     require_writable,
 )
 from fetchlab.schema import Run
@@ -240,7 +240,7 @@ def _refused(run: Run, run_dir: Path, resumes: bool) -> Iterator[Finding]:
     """What a launch refuses in its first second: its folder, a logger, a callback."""
     try:
         if not (resumes and has_checkpoint(run_dir)):
-            _require_free(run_dir)
+            require_free(run_dir)
         require_writable("run_dir", nearest_existing(run_dir), "choose another")
     except ConfigError as error:
         yield Finding("run_dir", str(error), "no")

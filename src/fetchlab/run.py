@@ -131,7 +131,9 @@ def start_or_resume(
         return start(cfg, scratch)
 
     def asked(own: Mapping[str, Any]) -> dict[str, Any]:
-        new = {**cfg, "teacher": own["teacher"]} if taught_by(own, cfg) else dict(cfg)
+        # Forced, too: the teacher that it has learned from is in its checkpoints.
+        its_own = isinstance(own.get("teacher"), Mapping) and (force or taught_by(own, cfg))
+        new = {**cfg, "teacher": own["teacher"]} if its_own else dict(cfg)
         lines = config_difference(teacher_as_path(own, new), new, MAY_CHANGE)
         expected = "a folder without a run, or with one of this configuration"
         way = f"it differs in {'; '.join(lines)}; give another run_dir, or force_resume=true"

@@ -122,11 +122,11 @@ def claimed(path: Path) -> Iterator[None]:
         ConfigError: it already holds a run, or cannot be written.
         RunLockedError: another process uses it.
     """
-    _require_free(path)
+    require_free(path)
     made = missing(path)
     require_writable("run_dir", path, "choose another")
     with RunLock(path):
-        _require_free(path)  # another process may have been quicker
+        require_free(path)  # another process may have been quicker
         _remove(path, STARTED)
         try:
             yield
@@ -171,7 +171,8 @@ def quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _require_free(path: Path) -> None:
+def require_free(path: Path) -> None:
+    """Refuse (`ConfigError`) a folder that holds a run of which something was trained."""
     taken = any(os.path.lexists(path / name) for name in (*STARTED, *RESULTS))
     if taken and not _nothing_trained(path):
         way = "give another run_dir"

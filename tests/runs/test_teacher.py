@@ -91,6 +91,8 @@ def test_a_teacher_is_the_same_by_any_spelling_and_another_is_one_difference(
     with pytest.raises(ConfigError) as caught:
         start_or_resume(compose_run(*given, "teacher=other"), False)
     assert f"it differs in teacher: {checkpoint} -> other; give" in str(caught.value)
+    longer = compose_run(*given, "teacher=other", "total_env_steps=32")  # forced: with its own
+    assert start_or_resume(longer, True)["env_steps"] == 32
 
 
 def test_a_published_run_of_best_weights_alone_teaches(compose_run, teacher, tmp_path):
