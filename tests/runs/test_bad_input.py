@@ -186,7 +186,7 @@ def test_two_configurations_never_share_a_folder_and_seeds_do_not_change_the_has
         (["experiment=state_push", "algo.batchsize=3"], ["algo.batchsize", "algo.batch_size?"]),
         (["experiment=state_push", "run_dir=a=b"], ["'='", "quote the value: 'run_dir=\"a=b\"'"]),
         (["experiment=state_push", "algo.utd_ratio=0"], ["algo.utd_ratio=0", "positive number"]),
-        (["experiment=pixel_push", "encoder=null"], ["must be a string or a list"]),
+        (["experiment=pixel_push", "encoder=null"], ["encoder=None", "write '~encoder' for none"]),
         (["experiment=state_push", "algo.n_step=???"], ["algo.n_step: Missing mandatory value"]),
         (["resume={folder}", "seed=3"], ["seed='3'", "only force_resume, total_env_steps, "]),
     ],
